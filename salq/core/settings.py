@@ -1,0 +1,52 @@
+"""Where salq keeps its files and what kind of host it runs on. The only module that reads the environment."""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The checkout (or installation) that holds `assets/`."""
+
+ASSETS = ROOT / "assets"
+
+
+def home() -> Path:
+    """The folder of models, saliency maps and runs: SALQ_HOME, else the user's cache folder."""
+    if explicit := os.environ.get("SALQ_HOME"):
+        return Path(explicit).expanduser().resolve()
+    if cache := os.environ.get("XDG_CACHE_HOME"):
+        return Path(cache).expanduser().resolve() / "salq"
+    if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
+        return Path(local) / "salq"
+    return Path.home() / ".cache" / "salq"
+
+
+def models_dir() -> Path:
+    """Converted models."""
+    return home() / "models"
+
+
+def saliency_dir() -> Path:
+    """Saliency maps, keyed by model, text and sampling."""
+    return home() / "saliency"
+
+
+def runs_dir() -> Path:
+    """The run store."""
+    return home() / "runs"
+
+
+def is_public_host() -> bool:
+    """True on a HF Space: caps on models, samples and tokens apply, and no path of a visitor is ever opened."""
+    return bool(os.environ.get("SPACE_ID"))
+
+
+def hub_is_disabled() -> bool:
+    """True when the user forbade network access to the hub (the hub client's own variables)."""
+    return any(os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"} for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+
+
+def server_port() -> int | None:
+    """GRADIO_SERVER_PORT, when it is set to a number."""
+    value = os.environ.get("GRADIO_SERVER_PORT", "")
+    return int(value) if value.isdigit() else None

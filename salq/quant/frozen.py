@@ -1,0 +1,79 @@
+"""A finished quantized matrix: its codes, its grid and its adapter. What calibration yields and every executor runs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Float16, UInt8
+from torch import Tensor
+
+from salq.quant.grid import QParams, dequantize, min_max_qparams, quantize
+from salq.quant.spec import QuantSpec
+
+
+@dataclass(frozen=True)
+class FrozenLinear:
+    """One matrix in codes. `bias` is the model's own, unquantized; adapters are None when the recipe has none."""
+
+    spec: QuantSpec
+    codes: UInt8[Tensor, "out in"]
+    scale: Float16[Tensor, "out groups"]
+    zero_point: UInt8[Tensor, "out groups"]
+    lora_A: Float16[Tensor, "rank in"] | None = None
+    lora_B: Float16[Tensor, "out rank"] | None = None
+    scaling: float = 1.0
+
+    @property
+    def qparams(self) -> QParams:
+        """The grid in float32."""
+        return QParams(self.scale.float(), self.zero_point.float())
+
+    @property
+    def rank(self) -> int:
+        """Rank of the adapter, 0 without one."""
+        return 0 if self.lora_A is None else self.lora_A.shape[0]
+
+    def dequantize(self) -> Float[Tensor, "out in"]:
+        """The weight that the codes stand for, without the adapter, in float32."""
+        return dequantize(self.codes, self.qparams, self.spec)
+
+    def effective_weight(self) -> Float[Tensor, "out in"]:
+        """The weight that the model effectively applies: codes plus scaling * lora_B @ lora_A, in float32."""
+        weight = self.dequantize()
+        if self.lora_A is not None and self.lora_B is not None:
+            weight = weight + self.scaling * self.lora_B.float() @ self.lora_A.float()
+        return weight
+
+    def to(self, device: torch.device) -> "FrozenLinear":
+        """The same matrix on another device."""
+
+        def move(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device)
+
+        return FrozenLinear(
+            self.spec, self.codes.to(device), self.scale.to(device), self.zero_point.to(device), move(self.lora_A), move(self.lora_B), self.scaling
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Named tensors for a safetensors file; `from_tensors` with the same spec and scaling is the inverse."""
+        named = {"codes": self.codes, "scale": self.scale, "zero_point": self.zero_point, "lora_A": self.lora_A, "lora_B": self.lora_B}
+        return {name: tensor.contiguous().cpu() for name, tensor in named.items() if tensor is not None}
+
+    @classmethod
+    def from_tensors(cls, spec: QuantSpec, tensors: Mapping[str, Tensor], scaling: float) -> "FrozenLinear":
+        """Inverse of `tensors`."""
+        return cls(
+            spec, tensors["codes"], tensors["scale"], tensors["zero_point"], tensors.get("lora_A"), tensors.get("lora_B"), scaling
+        )  # fmt: skip
+
+
+def freeze(weight: Float[Tensor, "out in"], qparams: QParams, spec: QuantSpec) -> FrozenLinear:
+    """Decide the codes, once. The scale is rounded to float16, as it is stored, before the codes are taken with it."""
+    stored = QParams(qparams.scale.detach().to(torch.float16), qparams.zero_point.detach())
+    codes = quantize(weight.detach(), QParams(stored.scale.float(), stored.zero_point), spec)
+    return FrozenLinear(spec, codes, stored.scale, stored.zero_point.to(torch.uint8))
+
+
+def rtn(weight: Float[Tensor, "out in"], spec: QuantSpec) -> FrozenLinear:
+    """Rounding to nearest on the full range of each group: the baseline that needs no data."""
+    return freeze(weight, min_max_qparams(weight, spec), spec)

@@ -1,0 +1,59 @@
+"""How much a quantized model weighs, counted down to scales, zero points and adapters. Plain integers, no tensors."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from salq.quant.spec import QuantSpec
+
+SCALE_BITS = 16
+ADAPTER_BITS = 16
+REST_BITS = 16
+"""Width at which everything that is not quantized (embeddings, norms, head) is counted, as checkpoints store it."""
+MB = 1e6
+
+
+@dataclass(frozen=True)
+class SizeReport:
+    """Size in the packed format (codes of exactly `bits` bits), given twice: quantized matrices alone, and the whole model.
+
+    bits_per_weight: stored bits per quantized weight; model_bits_per_weight: stored bits per parameter of the model.
+    size_mb and model_size_mb are in units of 10**6 bytes. The parts say where the bits of the quantized matrices go.
+    """
+
+    bits_per_weight: float
+    size_mb: float
+    model_bits_per_weight: float
+    model_size_mb: float
+    codes_mb: float
+    scales_mb: float
+    zero_points_mb: float
+    adapters_mb: float
+
+
+def matrix_bits(spec: QuantSpec, out_features: int, in_features: int, rank: int = 0) -> dict[str, int]:
+    """Stored bits of one matrix by part: codes, scales, zero_points (packed in `bits` bits; none when symmetric), adapters."""
+    groups = out_features * spec.groups(in_features)
+    return {
+        "codes": spec.bits * out_features * in_features,
+        "scales": SCALE_BITS * groups,
+        "zero_points": 0 if spec.symmetric else spec.bits * groups,
+        "adapters": ADAPTER_BITS * rank * (out_features + in_features),
+    }
+
+
+def size_report(spec: QuantSpec, shapes: Mapping[str, tuple[int, int]], parameters: int, rank: int = 0) -> SizeReport:
+    """Size of a model whose matrices `shapes` ({name: (out, in)}) are quantized to `spec`; `parameters` counts the whole model."""
+    parts = {"codes": 0, "scales": 0, "zero_points": 0, "adapters": 0}
+    for out_features, in_features in shapes.values():
+        for part, bits in matrix_bits(spec, out_features, in_features, rank).items():
+            parts[part] += bits
+    weights = sum(out_features * in_features for out_features, in_features in shapes.values())
+    total = sum(parts.values())
+    model_total = total + REST_BITS * (parameters - weights)
+    return SizeReport(
+        bits_per_weight=total / weights,
+        size_mb=total / 8 / MB,
+        model_bits_per_weight=model_total / parameters,
+        model_size_mb=model_total / 8 / MB,
+        **{f"{part}_mb": bits / 8 / MB for part, bits in parts.items()},
+    )
