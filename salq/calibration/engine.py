@@ -1,0 +1,157 @@
+"""The block loop: every block is taught to do, in codes, what the original block does.
+
+For block k with weights W, inputs x_fp of the original model and x_q of the model quantized so far:
+    theta* = argmin  C(F(W; x_fp), F(Q(W; theta), A, B; x_q)) + strength * R(Q(W; theta))       ApiQ eq. 3, SAPR section 3
+Codes are decided once, when the block freezes; the next block sees exactly what was stored.
+"""
+
+import copy
+import time
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from salq.calibration.fit import FitData, losses_at_start, run_stage
+from salq.calibration.objectives import Targets, relative_error
+from salq.calibration.recipe import Recipe
+from salq.calibration.store import Block, BlockStore
+from salq.calibration.streams import Streams
+from salq.calibration.student import Student
+from salq.core.errors import ConfigError, ShapeError
+from salq.core.events import BlockDone, BlockStarted, Event, PhaseDone, PhaseStarted
+from salq.models.llama import LINEARS, Llama
+from salq.quant.spec import check_group_size
+
+
+class SaliencySource(Protocol):
+    """What calibration needs of a saliency map: F of one block in nats^2 / weight^2, and how it was sampled."""
+
+    n_samples: int
+    seq_len: int
+
+    def block(self, index: int) -> Mapping[str, Float[Tensor, "out in"]]:
+        """{module_name: F} of block `index`."""
+
+
+def calibrate(
+    model: Llama,
+    tokens: Int64[Tensor, "n seq"] | None,
+    recipe: Recipe,
+    blocks: BlockStore,
+    saliency: SaliencySource | None = None,
+    *,
+    n_blocks: int | None = None,
+    seed: int = 0,
+    device: torch.device | None = None,
+) -> Iterator[Event]:
+    """Calibrate the first `n_blocks` blocks (all by default) into `blocks`; finished blocks found there are loaded, not recomputed.
+
+    tokens: calibration windows; None is allowed for recipes without stages (RTN), which then report no output error.
+    saliency: needed when `recipe.needs_saliency`.
+    device: where blocks are worked on, in float32; the model itself may stay elsewhere.
+    Same model, tokens, recipe, seed and device: same codes, resumed or not.
+    Raises ShapeError before any work when the group size or the rank does not fit, Diverged for a loss that is not finite.
+    """
+    device = device or model.device
+    total = model.n_blocks if n_blocks is None else min(n_blocks, model.n_blocks)
+    check_group_size(recipe.spec, matrix_shapes(model))
+    _check_inputs(model, tokens, recipe, saliency)
+    started = time.monotonic()
+    yield PhaseStarted("calibration", of=total)
+    streams = None if tokens is None else Streams(model, tokens, device)
+    for index in range(total):
+        block_started = time.monotonic()
+        teacher = copy.deepcopy(model.blocks[index]).to(device, torch.float32) if _must_move(model, device) else model.blocks[index]
+        stored = blocks.has(index)
+        yield BlockStarted(index, of=total, stored=stored)
+        augmented = any(stage.objective is not None and stage.objective.augmented for stage in recipe.active_stages)
+        targets = None if streams is None else streams.targets(teacher, augmented=augmented and not stored)
+        details: dict[str, float] = {}
+        if not stored:
+            student = _student(teacher, recipe, index, seed)
+            if streams is not None and targets is not None and recipe.active_stages:
+                data = FitData(streams.quantized, streams.kwargs, targets, _published_saliency(recipe, saliency, index, device), index)
+                first = losses_at_start(recipe.active_stages[0], student, data)
+                details = {"output_at_start": first.output, "regularizer_at_start": first.regularizer}
+                for number, stage in enumerate(recipe.active_stages):
+                    yield from run_stage(stage, student, data, _generator(seed, index, number + 1))
+            blocks.save(index, student.freeze())
+        frozen = blocks.load(index)
+        output_error = None if streams is None or targets is None else _advance(streams, targets, teacher, frozen)
+        yield BlockDone(index, output_error, weight_errors(teacher, frozen), time.monotonic() - block_started, details)
+    yield PhaseDone("calibration", time.monotonic() - started)
+
+
+def matrix_shapes(model: Llama) -> dict[str, tuple[int, int]]:
+    """{'block.module_name': (out, in)} of every matrix that is quantized."""
+    return {f"{block}.{name}": tuple(linear.weight.shape) for block in range(model.n_blocks) for name, linear in model.linears(block).items()}
+
+
+@torch.no_grad()
+def weight_errors(block: nn.Module, frozen: Block) -> dict[str, float]:
+    """Relative weight error ||W_eff - W|| / ||W|| of every matrix, adapters included."""
+    errors = {}
+    for name, linear in frozen.items():
+        weight = block.get_submodule(name).weight.detach().float()
+        difference = linear.to(weight.device).effective_weight() - weight
+        errors[name] = float(difference.norm() / weight.norm().clamp(min=1e-30))
+    return errors
+
+
+def _check_inputs(model: Llama, tokens: Tensor | None, recipe: Recipe, saliency: SaliencySource | None) -> None:
+    """Refuse, before any work, what would fail in the first block."""
+    if recipe.needs_data and tokens is None:
+        raise ConfigError(f"Recipe {recipe.name!r} learns from text; give it calibration tokens.")
+    if not recipe.needs_saliency:
+        return
+    if saliency is None:
+        raise ConfigError(f"Recipe {recipe.name!r} weights its regularizer by saliency; compute a saliency map of this model first.")
+    first = saliency.block(0)
+    for name, linear in model.linears(0).items():
+        if name not in first or first[name].shape != linear.weight.shape:
+            got = tuple(first[name].shape) if name in first else "nothing"
+            raise ShapeError(f"The saliency map holds {got} for 0.{name} of shape {tuple(linear.weight.shape)}; it was computed on another model.")
+
+
+def _student(teacher: nn.Module, recipe: Recipe, index: int, seed: int) -> Student:
+    return Student(teacher, LINEARS, recipe.spec, recipe.quantizer, recipe.adapter, _generator(seed, index, 0))
+
+
+def _advance(streams: Streams, targets: Targets, teacher: nn.Module, frozen: Block) -> float:
+    """Move both streams through the block; returns the relative error of its output on the calibration text."""
+    streams.advance(targets, dequantized_block(teacher, frozen))
+    return relative_error(streams.quantized, targets.on_full)
+
+
+def dequantized_block(block: nn.Module, frozen: Block) -> nn.Module:
+    """A copy of `block` that applies what was stored, in float32; norms and biases are shared."""
+    memo = {id(parameter): parameter for parameter in block.parameters()}
+    result = copy.deepcopy(block, memo)
+    for name, linear in frozen.items():
+        original = block.get_submodule(name)
+        assert isinstance(original, nn.Linear)
+        plain = nn.Linear(original.in_features, original.out_features, bias=False, device="meta")
+        plain.weight = nn.Parameter(linear.to(original.weight.device).effective_weight(), requires_grad=False)
+        plain.bias = original.bias
+        result.set_submodule(name, plain)
+    return result
+
+
+def _published_saliency(recipe: Recipe, saliency: SaliencySource | None, index: int, device: torch.device) -> dict[str, Tensor] | None:
+    """The published G = (N / T^2) F: a sum over N samples of the squared gradient of the mean over T predicted tokens."""
+    if saliency is None or not recipe.needs_saliency:
+        return None
+    factor = saliency.n_samples / (saliency.seq_len - 1) ** 2
+    return {name: value.to(device, torch.float32) * factor for name, value in saliency.block(index).items()}
+
+
+def _generator(seed: int, block: int, stage: int) -> torch.Generator:
+    """Randomness of one stage of one block depends on nothing that ran before it: resume repeats it exactly."""
+    return torch.Generator().manual_seed((seed * 1009 + block) * 31 + stage)
+
+
+def _must_move(model: Llama, device: torch.device) -> bool:
+    return model.device != device or model.dtype != torch.float32

@@ -1,0 +1,131 @@
+"""What a calibration will take, before it starts: time from its arithmetic and this machine's measured speed, memory and disk from its shapes."""
+
+import functools
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from salq.calibration.recipe import Recipe
+
+GB = 1e9
+FORWARD, BACKWARD = 2, 4
+"""Floating-point operations per weight and token of a linear layer: one multiply-add forward, two backward."""
+WEIGHT_PASSES = 30
+"""Memory-bound sweeps over a block's weights per optimizer step (fake quantization, its gradient, the optimizer), in float32 reads or writes."""
+OVERHEAD = 1.25
+"""Attention, norms, activations and Python, relative to the linear layers' time; measured on the default model."""
+
+
+class Config(Protocol):
+    """The part of a LLaMA configuration that the estimate reads."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    vocab_size: int
+    tie_word_embeddings: bool
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Expected time in seconds, peak memory and disk in GB. `basis` says in one sentence what the figures rest on."""
+
+    seconds: float
+    saliency_seconds: float
+    evaluation_seconds: float
+    memory_gb: float
+    disk_gb: float
+    basis: str
+
+    @property
+    def total_seconds(self) -> float:
+        """Everything from start to the final numbers."""
+        return self.seconds + self.saliency_seconds + self.evaluation_seconds
+
+
+def estimate(config: Config, recipe: Recipe, *, n_blocks: int | None = None, device: torch.device | None = None, evaluation_tokens: int = 8 * 512) -> Estimate:
+    """Estimate a calibration of the first `n_blocks` blocks, its saliency map and its final evaluation of both models."""
+    device = device or torch.device("cpu")
+    flops, bytes_per_second = machine_speed(device.type, device.index)
+    weights = block_weights(config)
+    blocks = min(n_blocks or config.num_hidden_layers, config.num_hidden_layers)
+    head = config.vocab_size * config.hidden_size
+    model_weights = weights * config.num_hidden_layers + head * (1 if config.tie_word_embeddings else 2)
+    seconds = blocks * _block_seconds(recipe, weights, flops, bytes_per_second)
+    saliency = 0.0
+    if recipe.needs_saliency and recipe.saliency is not None:
+        tokens = recipe.saliency.n_samples * recipe.saliency.seq_len
+        saliency = OVERHEAD * tokens * (FORWARD + BACKWARD) * (weights * config.num_hidden_layers + head) / flops
+    evaluation = OVERHEAD * 2 * evaluation_tokens * FORWARD * (weights * config.num_hidden_layers + head) / flops
+    return Estimate(
+        seconds=seconds,
+        saliency_seconds=saliency,
+        evaluation_seconds=evaluation,
+        memory_gb=_memory_gb(config, recipe, weights, model_weights, blocks),
+        disk_gb=(blocks * weights * 1.2 + (4 * weights * config.num_hidden_layers if recipe.needs_saliency else 0)) / GB,
+        basis=f"{flops / 1e9:.0f} GFLOP/s float32 matmul measured here; {blocks} blocks of {weights / 1e6:.1f} M weights",
+    )
+
+
+def block_weights(config: Config) -> int:
+    """Quantized weights of one block."""
+    key_value = config.hidden_size // config.num_attention_heads * config.num_key_value_heads
+    return config.hidden_size * (2 * config.hidden_size + 2 * key_value + 3 * config.intermediate_size)
+
+
+@functools.cache
+def machine_speed(device_type: str, index: int | None) -> tuple[float, float]:
+    """(float32 matmul in FLOP/s, memory in bytes/s), measured once per process in about half a second."""
+    device = torch.device(device_type, index)
+    size = 1024 if device_type == "cpu" else 4096
+    a, b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
+    matmul = _best_seconds(lambda: torch.mm(a, b), device)
+    buffer = torch.randn(1 << 23, device=device)
+    copy = _best_seconds(lambda: buffer.mul(1.5), device)
+    return 2 * size**3 / matmul, 2 * buffer.numel() * 4 / copy
+
+
+def _best_seconds(work: Any, device: torch.device) -> float:
+    best = float("inf")
+    for _ in range(4):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def _block_seconds(recipe: Recipe, weights: int, flops: float, bytes_per_second: float) -> float:
+    quantize = 10 * 4 * weights / bytes_per_second
+    if recipe.data is None:
+        return quantize
+    tokens = recipe.data.n_samples * recipe.data.seq_len
+    passes = 3.0  # both streams through teacher and frozen block
+    compute = tokens * FORWARD * weights * passes
+    memory = 0.0
+    for stage in recipe.active_stages:
+        steps = stage.epochs * -(-recipe.data.n_samples // stage.batch_size)
+        memory += steps * WEIGHT_PASSES * 4 * weights / bytes_per_second
+        if stage.objective is not None:
+            compute += tokens * (stage.epochs * (FORWARD + BACKWARD) + 2 * FORWARD) * weights
+    return OVERHEAD * compute / flops + memory + quantize
+
+
+def _memory_gb(config: Config, recipe: Recipe, weights: int, model_weights: int, blocks: int) -> float:
+    """The model in float32, one block with its gradients and temporaries, four activation streams, the quantized blocks for evaluation."""
+    streams = batch = 0.0
+    if recipe.data is not None:
+        streams = 4 * 4 * recipe.data.n_samples * recipe.data.seq_len * config.hidden_size
+        batch_tokens = recipe.data.seq_len * max((stage.batch_size for stage in recipe.active_stages), default=1)
+        batch = 4 * batch_tokens * (12 * config.hidden_size + 8 * config.intermediate_size)
+    calibration = 4 * model_weights + 6 * 4 * weights + streams + batch
+    evaluation = 4 * model_weights + 1.2 * blocks * weights + 5 * 4 * 512 * config.vocab_size
+    saliency = 2 * 4 * model_weights if recipe.needs_saliency else 0
+    return (max(calibration, evaluation, saliency) + 0.5 * GB) / GB

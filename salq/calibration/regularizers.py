@@ -1,0 +1,50 @@
+"""Terms on the weights of a block: how far the quantized weights are from the original's, weighted by saliency or not."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from salq.calibration.student import StudentLinear
+
+
+class WeightPreservation(BaseModel):
+    """SAPR's regularizer.
+
+    R = sum over the block's matrices of sum_ij G_ij (W_eff - W)_ij^2          SAPR (arXiv 2504.13932) section 3
+
+    G is the saliency (the published sum over samples of the squared gradient of the token-mean loss), or 1 when not weighted.
+    W_eff is the quantized weight (before_lora: only the clipping feels R) or that plus the adapter (after_lora).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    strength: float = Field(default=0.1, ge=0, le=1e6, description="How strongly R counts; see convention for its unit.")
+    convention: Literal["relative", "published"] = Field(
+        default="relative",
+        description="relative: R is scaled per block by output loss / R at the start, so that 0.1 means the same everywhere; published: raw sums.",
+    )
+    weighted: bool = Field(default=True, description="Weight every squared deviation by its saliency; off: every weight counts the same.")
+    where: Literal["before_lora", "after_lora"] = Field(default="before_lora", description="Which weight is compared with the original.")
+    block_multiplier: float = Field(
+        default=1.0, gt=0, le=100, description="Strength of block k is strength * block_multiplier**k, as in the released code."
+    )
+
+    def raw(self, linears: Mapping[str, StudentLinear], saliency: Mapping[str, Float[Tensor, "out in"]] | None) -> Float[Tensor, ""]:
+        """R of one block, float32. `saliency` None counts every weight as 1."""
+        total = torch.zeros((), device=next(iter(linears.values())).weight.device)
+        for name, linear in linears.items():
+            approximate = linear.fake_weight() if self.where == "before_lora" else linear.effective_weight()
+            squared = (approximate - linear.weight).square()
+            total = total + (squared if saliency is None else squared * saliency[name]).sum()
+        return total
+
+    def coefficient(self, block: int, output_at_start: float, raw_at_start: float) -> float:
+        """What R is multiplied by in block `block`; 0 when the relative convention has nothing to scale (R is 0 at the start)."""
+        strength = self.strength * self.block_multiplier**block
+        if self.convention == "published":
+            return strength
+        return strength * output_at_start / raw_at_start if raw_at_start > 0 else 0.0

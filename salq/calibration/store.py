@@ -1,0 +1,98 @@
+"""Where finished blocks go. Resume is nothing else than finding them there."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from salq.core.errors import StoreError
+from salq.core.files import atomic_path
+from salq.quant.frozen import FrozenLinear
+from salq.quant.spec import QuantSpec
+
+Block = dict[str, FrozenLinear]
+FORMAT = "1"
+
+
+class BlockStore(Protocol):
+    """Finished blocks by index."""
+
+    def has(self, index: int) -> bool:
+        """Whether block `index` is finished."""
+
+    def save(self, index: int, block: Mapping[str, FrozenLinear]) -> None:
+        """Keep a finished block."""
+
+    def load(self, index: int) -> Block:
+        """A finished block, on the CPU."""
+
+
+class MemoryBlocks:
+    """Blocks in memory, for the Python API and for tests."""
+
+    def __init__(self) -> None:
+        """Empty."""
+        self._blocks: dict[int, Block] = {}
+
+    def has(self, index: int) -> bool:
+        """Whether block `index` is finished."""
+        return index in self._blocks
+
+    def save(self, index: int, block: Mapping[str, FrozenLinear]) -> None:
+        """Keep a finished block."""
+        self._blocks[index] = dict(block)
+
+    def load(self, index: int) -> Block:
+        """A finished block."""
+        return self._blocks[index]
+
+
+class DirectoryBlocks:
+    """One safetensors file per block, written atomically: a file that exists under its name is complete.
+
+    Codes are kept one per byte here; the packed format is a room of its own.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` is created at the first save."""
+        self.folder = folder
+
+    def path(self, index: int) -> Path:
+        """File of block `index`."""
+        return self.folder / f"{index:03d}.safetensors"
+
+    def has(self, index: int) -> bool:
+        """Whether block `index` is finished."""
+        return self.path(index).is_file()
+
+    def indices(self) -> list[int]:
+        """Finished blocks, ascending."""
+        return sorted(int(path.stem) for path in self.folder.glob("[0-9][0-9][0-9].safetensors"))
+
+    def save(self, index: int, block: Mapping[str, FrozenLinear]) -> None:
+        """Write the block. Raises ResourceError when the disk refuses."""
+        tensors = {f"{name}.{part}": tensor for name, frozen in block.items() for part, tensor in frozen.tensors().items()}
+        about = {name: {"spec": frozen.spec.model_dump(), "scaling": frozen.scaling} for name, frozen in block.items()}
+        with atomic_path(self.path(index)) as temporary:
+            save_file(tensors, temporary, metadata={"format": FORMAT, "linears": json.dumps(about)})
+
+    def load(self, index: int) -> Block:
+        """Read the block. Raises StoreError for a damaged file, with the way out."""
+        path = self.path(index)
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = json.loads(file.metadata()["linears"])
+                named = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is not a mapping
+            return {
+                name: FrozenLinear.from_tensors(
+                    QuantSpec(**entry["spec"]),
+                    {key.removeprefix(f"{name}."): tensor for key, tensor in named.items() if key.startswith(f"{name}.")},
+                    entry["scaling"],
+                )
+                for name, entry in about.items()
+            }
+        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            raise StoreError(f"Finished block {index} of this run cannot be read ({error}); delete {path.name} in its blocks folder and resume.") from error

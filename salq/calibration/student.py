@@ -1,0 +1,112 @@
+"""The student: a decoder block whose matrices are quantized on the fly while their clipping and adapters are learned."""
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from salq.quant.adapter import Adapter, LoRA
+from salq.quant.clipping import LWC, Clipping, MinMax
+from salq.quant.frozen import FrozenLinear, freeze
+from salq.quant.grid import fake_quantize
+from salq.quant.spec import QuantSpec
+
+
+class StudentLinear(nn.Module):
+    """y = x @ Q(W).T + scaling * (x @ A.T) @ B.T + bias, with W frozen and Q's range and A, B learnable.
+
+    `forward` is the primitive. The fake-quantized weight is computed once per step and shared by everybody who needs it (the forward
+    pass and the regularizer); `new_step` forgets it.
+    """
+
+    def __init__(self, linear: nn.Linear, spec: QuantSpec, clipping: Clipping, adapter: Adapter | None) -> None:
+        """The weight is shared with `linear`, never copied or changed."""
+        super().__init__()
+        self.spec, self.clipping, self.adapter = spec, clipping, adapter
+        self.register_buffer("weight", linear.weight.detach())
+        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
+        self._fake: Tensor | None = None
+
+    def new_step(self) -> None:
+        """Forget the fake-quantized weight of the last step."""
+        self._fake = None
+
+    def fake_weight(self) -> Float[Tensor, "out in"]:
+        """Q(W) of this step."""
+        if self._fake is None:
+            self._fake = fake_quantize(self.weight, self.clipping.qparams(), self.spec)
+        return self._fake
+
+    def effective_weight(self) -> Float[Tensor, "out in"]:
+        """Q(W) + scaling * B @ A."""
+        return self.fake_weight() if self.adapter is None else self.fake_weight() + self.adapter.delta()
+
+    def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        """The quantized linear on `x`."""
+        output = nn.functional.linear(x, self.fake_weight(), self.bias)
+        return output if self.adapter is None else output + self.adapter(x)
+
+    def freeze(self) -> FrozenLinear:
+        """Codes, grid and adapter as they will be stored."""
+        frozen = freeze(self.weight, self.clipping.qparams(), self.spec)
+        if self.adapter is None:
+            return frozen
+        half = torch.float16
+        return FrozenLinear(
+            frozen.spec,
+            frozen.codes,
+            frozen.scale,
+            frozen.zero_point,
+            lora_A=self.adapter.lora_A.detach().to(half),
+            lora_B=self.adapter.lora_B.detach().to(half),
+            scaling=self.adapter.scaling,
+        )
+
+
+class Student:
+    """A copy of a decoder block with every quantized matrix replaced by a StudentLinear; norms and biases are the block's own."""
+
+    def __init__(
+        self,
+        block: nn.Module,
+        module_names: Iterable[str],
+        spec: QuantSpec,
+        clipping: LWC | MinMax,
+        adapter: LoRA | None,
+        generator: torch.Generator,
+    ) -> None:
+        """`block` is float32 on its device and stays untouched. Raises ShapeError naming the matrix when rank or group size do not fit."""
+        memo = {id(parameter): parameter for parameter in block.parameters()}  # share the weights, copy only the modules
+        self.block = copy.deepcopy(block, memo)
+        self.linears: dict[str, StudentLinear] = {}
+        for name in module_names:
+            linear = block.get_submodule(name)
+            assert isinstance(linear, nn.Linear)
+            out_features, in_features = linear.weight.shape
+            built = StudentLinear(
+                linear,
+                spec,
+                clipping.build(linear.weight.detach(), spec),
+                None if adapter is None else adapter.build(out_features, in_features, generator, linear.weight.device),
+            )
+            self.block.set_submodule(name, built)
+            self.linears[name] = built
+
+    def new_step(self) -> None:
+        """To be called before every forward pass that follows a change of parameters."""
+        for linear in self.linears.values():
+            linear.new_step()
+
+    def parameters(self, group: str) -> list[nn.Parameter]:
+        """Learnable parameters of a group: 'clipping' or 'adapter' (empty when the recipe has none)."""
+        chosen: list[nn.Parameter] = []
+        for linear in self.linears.values():
+            module = linear.clipping if group == "clipping" else linear.adapter
+            chosen += [] if module is None else list(module.parameters())
+        return chosen
+
+    def freeze(self) -> dict[str, FrozenLinear]:
+        """Every matrix as it will be stored."""
+        return {name: linear.freeze() for name, linear in self.linears.items()}

@@ -1,0 +1,1 @@
+"""x @ quantized weight: the reference in plain torch, and models assembled from it."""

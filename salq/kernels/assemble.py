@@ -1,0 +1,43 @@
+"""A runnable quantized model: the original with the linears of finished blocks replaced by executors."""
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+
+from torch import nn
+
+from salq.kernels.linear import QuantLinear
+from salq.models.llama import LINEARS, Llama
+from salq.quant.frozen import FrozenLinear, rtn
+from salq.quant.spec import QuantSpec, check_group_size
+
+
+def quantized_copy(model: Llama, frozen: Mapping[int, Mapping[str, FrozenLinear]]) -> Llama:
+    """`model` with the blocks in `frozen` running from codes; embeddings, norms, head and all other blocks are shared with the original."""
+    memo: dict[int, object] = {id(tensor): tensor for tensor in [*model.model.parameters(), *model.model.buffers()]}
+    network = copy.deepcopy(model.model, memo)
+    for index, linears in frozen.items():
+        block = network.model.layers[index]
+        for name, linear in linears.items():
+            original = block.get_submodule(name)
+            assert isinstance(original, nn.Linear)
+            block.set_submodule(name, QuantLinear(linear.to(original.weight.device), original.bias))
+    return dataclasses.replace(model, model=network)
+
+
+def quantize_in_place(model: Llama, frozen: Mapping[int, Mapping[str, FrozenLinear]]) -> Llama:
+    """Like `quantized_copy`, but the original weights are given up: for a process that runs the quantized model alone."""
+    for index, linears in frozen.items():
+        block = model.blocks[index]
+        for name, linear in linears.items():
+            original = block.get_submodule(name)
+            assert isinstance(original, nn.Linear)
+            block.set_submodule(name, QuantLinear(linear.to(original.weight.device), original.bias))
+    return model
+
+
+def rtn_blocks(model: Llama, spec: QuantSpec) -> dict[int, dict[str, FrozenLinear]]:
+    """Every block rounded to nearest; a few seconds for the default model. Raises ShapeError when the group size does not fit."""
+    shapes = {f"{index}.{name}": tuple(linear.weight.shape) for index in range(model.n_blocks) for name, linear in model.linears(index).items()}
+    check_group_size(spec, shapes)
+    return {index: {name: rtn(model.linears(index)[name].weight.detach(), spec) for name in LINEARS} for index in range(model.n_blocks)}

@@ -1,0 +1,48 @@
+"""All methods by name, and the one function that turns a name and a few wishes into a resolved recipe."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from salq.calibration.recipe import Recipe
+from salq.core.errors import UnknownNameError
+from salq.recipes import apiq, rtn, sapr
+from salq.recipes.method import PRESETS, Method
+from salq.recipes.overrides import apply
+
+METHODS: dict[str, Method] = {method.published.name: method for method in (rtn.METHOD, apiq.METHOD, sapr.METHOD)}
+
+
+def names() -> list[str]:
+    """Names of all recipes, simplest first."""
+    return list(METHODS)
+
+
+def describe(name: str) -> Method:
+    """Title, summary, papers and deviations of a recipe. Raises UnknownNameError."""
+    if name not in METHODS:
+        raise UnknownNameError.of("Recipe", name, names())
+    return METHODS[name]
+
+
+def get(
+    name: str,
+    *,
+    preset: str = "quick",
+    bits: int = 3,
+    group_size: int | None = 64,
+    symmetric: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+) -> Recipe:
+    """The recipe `name`, resolved: the published settings, changed by the preset, the grid and then by `overrides`.
+
+    overrides: {field: value}, where a field is a dotted path (`stages.0.epochs`, `stages.*.epochs`) or a bare name (`epochs`, `rank`) that
+    sets every field of that name. Raises UnknownNameError for a name, preset or field that does not exist, ConfigError for a bad value.
+    """
+    method = describe(name)
+    if preset not in PRESETS:
+        raise UnknownNameError.of("Preset", preset, PRESETS)
+    changes = [method.presets.get(preset, {}), {"preset": preset, "spec.bits": bits, "spec.group_size": group_size, "spec.symmetric": symmetric}]
+    recipe = method.published
+    for change in [*changes, overrides or {}]:
+        recipe = apply(recipe, change)
+    return recipe
