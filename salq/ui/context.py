@@ -42,9 +42,13 @@ class Choices:
         """From the raw values of `Sidebar.inputs`. Raises ConfigError for values that the page does not offer."""
         model, bits, group_size, symmetric, device, text = values
         if bits not in BITS or group_size not in GROUP_SIZES:
-            raise ConfigError(f"Bits {bits!r} with group size {group_size!r} is not offered; use bits {BITS} and group size {GROUP_SIZES}.")
+            raise ConfigError(
+                f"Bits {bits!r} with group size {group_size!r} is not offered; use bits {BITS} and group size {GROUP_SIZES}."
+            )
         if not isinstance(model, str) or not model.strip():
-            raise ConfigError("No model is chosen; pick one from the list or type a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct.")
+            raise ConfigError(
+                "No model is chosen; pick one from the list or type a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct."
+            )
         group = None if group_size == WHOLE_ROW else int(group_size)
         return cls(model.strip(), int(bits), group, bool(symmetric), str(device or "auto"), str(text or "auto"))
 

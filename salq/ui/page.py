@@ -26,7 +26,13 @@ def build_page(store: "RunStore", *, default_model: str | None = None) -> gr.Blo
         matrix = gr.Textbox("mlp.down_proj", visible="hidden", elem_id="selected-matrix")
         with gr.Tabs(selected="learn", elem_id="tabs") as tabs:
             ctx = UiContext(store, Limits.here(), model, public, sidebar, tabs, run_id, block, matrix)
-            for key, room in (("learn", learn), ("explore", explore), ("calibrate", calibrate), ("compare", compare), ("runs", runs_tab)):
+            for key, room in (
+                ("learn", learn),
+                ("explore", explore),
+                ("calibrate", calibrate),
+                ("compare", compare),
+                ("runs", runs_tab),
+            ):
                 with gr.Tab(words.TABS[key], id=key, elem_id=f"tab-{key}"):
                     room.build(ctx)
         for hook in ctx.load_hooks:

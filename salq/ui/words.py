@@ -1,7 +1,9 @@
 """Every sentence that the shell, Learn, Explore and Runs show. Calibrate and Compare keep theirs beside their layout."""
 
 TITLE = "salq: see what quantization does"
-PROMISE = "See what quantization does to a LLaMA: which weights matter, where the error is, and what calibration repairs."
+PROMISE = (
+    "See what quantization does to a LLaMA: which weights matter, where the error is, and what calibration repairs."
+)
 
 TABS = {"learn": "Learn", "explore": "Explore", "calibrate": "Calibrate", "compare": "Compare", "runs": "Runs"}
 

@@ -1,0 +1,194 @@
+"""One matrix from above: pooled maps on identical axes, sent as 8-bit colour codes.
+
+Codes instead of floats keep three maps of 128 x 344 cells under 200 kB and the browser responsive; `layout.meta` carries what the page's
+hover needs to say the true row range, column range and value of a cell.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.colors import get_colorscale
+
+from salq.figures.style import FAINT, INK, styled
+
+TOP_CODE = 254
+"""Codes 0..254 are values; 255 is drawn grey: no finite value in that cell."""
+
+NOT_FINITE = 255
+PANEL_HEIGHT = 190
+GAP = 64
+"""Pixels between panels: the lower panel's title and colour bar."""
+
+
+@dataclass(frozen=True)
+class MapPanel:
+    """One pooled map. `values` is (rows, cols), non-negative; drawn on a log10 scale clipped at its 1st and 99th percentile."""
+
+    title: str
+    values: np.ndarray
+    colours: str
+    unit: str
+
+
+@dataclass(frozen=True)
+class Coded:
+    """`value = 10 ** (low + (high - low) * code / 254)` within the clip range."""
+
+    codes: np.ndarray
+    low: float
+    high: float
+    n_empty: int
+
+
+def encode(values: np.ndarray) -> Coded:
+    """uint8 codes of log10(values), clipped at the 1st and 99th percentile of the positive ones; zero gets code 0, NaN gets 255."""
+    finite = np.isfinite(values)
+    positive = finite & (values > 0)
+    if not positive.any():
+        return Coded(np.where(finite, 0, NOT_FINITE).astype(np.uint8), 0.0, 1.0, int((~finite).sum()))
+    logs = np.log10(values, where=positive, out=np.full(values.shape, -np.inf, dtype=np.float64))
+    low, high = (float(edge) for edge in np.percentile(logs[positive], (1, 99)))
+    if high - low < 1e-6:  # noqa: PLR2004 - a constant map: any non-empty range will do
+        low, high = low - 0.5, high + 0.5
+    scaled = np.clip((logs - low) / (high - low), 0.0, 1.0) * TOP_CODE
+    codes = np.where(finite, np.rint(np.nan_to_num(scaled, neginf=0.0)), NOT_FINITE)
+    return Coded(codes.astype(np.uint8), low, high, int((~finite).sum()))
+
+
+def matrix_maps(
+    panels: Sequence[MapPanel],
+    row_edges: Sequence[int],
+    col_edges: Sequence[int],
+    *,
+    how: str,
+    group_size: int | None = None,
+) -> go.Figure:
+    """Maps stacked on shared axes: outputs down, inputs to the right, cell edges in matrix indices.
+
+    `row_edges` and `col_edges` have one entry more than the maps have rows and columns. Zooming one panel zooms all.
+    """
+    heights = _domains(len(panels))
+    figure = go.Figure()
+    meta: dict[str, object] = {
+        "rows": list(map(int, row_edges)),
+        "cols": list(map(int, col_edges)),
+        "how": how,
+        "panels": [],
+    }
+    for index, (panel, (bottom, top)) in enumerate(zip(panels, heights, strict=True)):
+        coded = encode(np.asarray(panel.values, dtype=np.float64))
+        meta["panels"].append({"title": panel.title, "unit": panel.unit, "low": coded.low, "high": coded.high})  # type: ignore[attr-defined]
+        figure.add_trace(_trace(panel, coded, row_edges, col_edges, index, top))
+        _axes(figure, index, (bottom, top), last=index == len(panels) - 1)
+        figure.add_annotation(_title(panel, coded, top))
+    styled(figure, height=total_height(len(panels)), margin={"l": 56, "r": 10, "t": GAP, "b": 50}, meta=meta)
+    figure.update_xaxes(range=[col_edges[0], col_edges[-1]], **_group_ticks(col_edges, group_size))
+    figure.update_yaxes(range=[row_edges[-1], row_edges[0]], title_text="output")
+    figure.update_layout({_axis("x", len(panels) - 1): {"title": {"text": _x_title(col_edges, how, group_size)}}})
+    return figure
+
+
+def total_height(n_panels: int) -> int:
+    """Pixels of the whole figure."""
+    return n_panels * PANEL_HEIGHT + (n_panels - 1) * GAP + GAP + 50
+
+
+def _domains(count: int) -> list[tuple[float, float]]:
+    """(bottom, top) of each panel in plot fractions, first panel on top."""
+    inner = count * PANEL_HEIGHT + (count - 1) * GAP
+    tops = [1 - index * (PANEL_HEIGHT + GAP) / inner for index in range(count)]
+    return [(max(top - PANEL_HEIGHT / inner, 0.0), top) for top in tops]
+
+
+def _trace(
+    panel: MapPanel, coded: Coded, row_edges: Sequence[int], col_edges: Sequence[int], index: int, top: float
+) -> go.Heatmap:
+    suffix = "" if index == 0 else str(index + 1)
+    return go.Heatmap(
+        z=coded.codes,
+        x=np.asarray(col_edges, dtype=np.int32),
+        y=np.asarray(row_edges, dtype=np.int32),
+        zmin=0,
+        zmax=NOT_FINITE,
+        colorscale=_with_grey(panel.colours),
+        name=panel.title,
+        hoverinfo="none",
+        xaxis=f"x{suffix}",
+        yaxis=f"y{suffix}",
+        colorbar=_colorbar(coded, top),
+    )
+
+
+def _with_grey(colours: str) -> list[list[object]]:
+    """The scale over codes 0..254, then grey."""
+    edge = TOP_CODE / NOT_FINITE
+    steps: list[list[object]] = [[position * edge, colour] for position, colour in get_colorscale(colours)]
+    return [*steps, [edge, INK], [1.0, INK]]
+
+
+def _colorbar(coded: Coded, top: float) -> dict[str, object]:
+    decades = [decade for decade in range(int(np.ceil(coded.low)), int(np.floor(coded.high)) + 1)]
+    marks = decades if len(decades) > 1 else [coded.low, coded.high]
+    marks = marks[:: max(len(marks) // 5, 1)]
+    return {
+        "orientation": "h",
+        "x": 1.0,
+        "xanchor": "right",
+        "y": top,
+        "yanchor": "bottom",
+        "ypad": 5,
+        "len": 0.4,
+        "thickness": 8,
+        "outlinewidth": 0,
+        "tickvals": [(mark - coded.low) / (coded.high - coded.low) * TOP_CODE for mark in marks],
+        "ticktext": [f"{10.0**mark:.0e}".replace("e-0", "e-").replace("e+0", "e") for mark in marks],
+        "tickcolor": FAINT,
+        "tickfont": {"size": 10},
+    }
+
+
+def _title(panel: MapPanel, coded: Coded, top: float) -> dict[str, object]:
+    empty = f", {coded.n_empty} cells not finite (grey)" if coded.n_empty else ""
+    return {
+        "text": f"<b>{panel.title}</b><br>{panel.unit}{empty}",
+        "x": 0,
+        "xref": "paper",
+        "xanchor": "left",
+        "align": "left",
+        "y": top,
+        "yref": "paper",
+        "yanchor": "bottom",
+        "yshift": 4,
+        "showarrow": False,
+        "font": {"size": 12},
+    }
+
+
+def _axis(letter: str, index: int) -> str:
+    return f"{letter}axis" + ("" if index == 0 else str(index + 1))
+
+
+def _axes(figure: go.Figure, index: int, domain: tuple[float, float], *, last: bool) -> None:
+    suffix = "" if index == 0 else str(index + 1)
+    x_axis = {"anchor": f"y{suffix}", "domain": [0, 1], "showgrid": False, "showticklabels": last}
+    y_axis = {"anchor": f"x{suffix}", "domain": list(domain), "showgrid": False, "nticks": 5}
+    if index:
+        x_axis["matches"], y_axis["matches"] = "x", "y"
+    figure.update_layout({_axis("x", index): x_axis, _axis("y", index): y_axis})
+
+
+def _group_ticks(col_edges: Sequence[int], group_size: int | None) -> dict[str, object]:
+    """Ticks on group borders, at most a dozen of them."""
+    if group_size is None:
+        return {"nticks": 10}
+    width = int(col_edges[-1])
+    step = group_size * max(1, -(-width // (12 * group_size)))
+    return {"tick0": 0, "dtick": step, "ticks": "outside", "ticklen": 4, "tickcolor": FAINT}
+
+
+def _x_title(col_edges: Sequence[int], how: str, group_size: int | None) -> str:
+    per_cell = int(col_edges[1]) - int(col_edges[0])
+    pooled = "one input per cell" if per_cell == 1 else f"{how} over {per_cell} inputs per cell"
+    return f"input ({pooled})" if group_size is None else f"input ({pooled}; ticks at group borders)"

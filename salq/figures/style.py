@@ -1,0 +1,72 @@
+"""What all figures share: colours, fonts, margins, and the JSON that the page sends to the browser.
+
+Colours: Okabe and Ito's palette for categories (with a marker shape each, so that colour is never the only cue), cividis for saliency,
+viridis for errors, inferno for their product, RdBu centred at zero for differences.
+"""
+
+import json
+from typing import Any
+
+import plotly.graph_objects as go
+
+INK = "#7c8590"
+"""Neutral that reads on a white and on a near-black page."""
+
+FAINT = "rgba(128, 136, 148, 0.22)"
+"""Grid lines, likewise."""
+
+OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+
+RECIPE_COLOURS = {"rtn": "#E69F00", "apiq": "#0072B2", "sapr": "#009E73"}
+RECIPE_SYMBOLS = {"rtn": "circle", "apiq": "square", "sapr": "diamond"}
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
+
+SALIENCY_SCALE = "Cividis"
+ERROR_SCALE = "Viridis"
+PRODUCT_SCALE = "Inferno"
+DIFFERENCE_SCALE = "RdBu_r"
+
+
+def colour_of(recipe: str, index: int = 0) -> str:
+    """The recipe's colour on every page; an unknown recipe takes the palette's `index`-th."""
+    return RECIPE_COLOURS.get(recipe, OKABE_ITO[(index + 3) % len(OKABE_ITO)])
+
+
+def symbol_of(recipe: str, index: int = 0) -> str:
+    """The recipe's marker shape on every page."""
+    return RECIPE_SYMBOLS.get(recipe, SYMBOLS[(index + 3) % len(SYMBOLS)])
+
+
+def styled(figure: go.Figure, *, height: int, margin: dict[str, int] | None = None, **layout: Any) -> go.Figure:
+    """Give a figure the house look, in place: transparent, system font, constant `uirevision` so that a zoom survives an update."""
+    figure.update_layout(
+        template="none",
+        height=height,
+        margin={"l": 52, "r": 16, "t": 30, "b": 44, **(margin or {})},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={
+            "family": "ui-sans-serif, system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif",
+            "size": 12,
+            "color": INK,
+        },
+        uirevision="salq",
+        hoverlabel={"font": {"size": 12}},
+        **layout,
+    )
+    axes = {"gridcolor": FAINT, "zeroline": False, "linecolor": FAINT, "automargin": True}
+    figure.update_xaxes(**axes)
+    figure.update_yaxes(**axes)
+    return figure
+
+
+def payload(figure: go.Figure, file_name: str) -> str:
+    """The figure as the JSON that Gradio's plot component takes, with a quiet mode bar and a file name for its PNG export."""
+    value = json.loads(figure.to_json())
+    value["config"] = {
+        "displaylogo": False,
+        "responsive": True,
+        "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+        "toImageButtonOptions": {"format": "png", "filename": file_name, "scale": 2},
+    }
+    return json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,95 @@
+"""Size against quality: every run a point, the best ones joined by the frontier."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log10
+
+import plotly.graph_objects as go
+
+from salq.figures.style import INK, colour_of, styled, symbol_of
+
+QUALITY = {
+    "perplexity": "perplexity (lower is better)",
+    "kl": "KL divergence from the original, nats per token (lower is better)",
+}
+
+
+@dataclass(frozen=True)
+class TradePoint:
+    """One finished run. `kept`: a result kept in the repository rather than a run of this machine."""
+
+    label: str
+    recipe: str
+    size_mb: float
+    value: float
+    hover: str = ""
+    kept: bool = False
+    run: str = ""
+
+
+def frontier(points: Sequence[TradePoint]) -> list[TradePoint]:
+    """The points that no other point beats in both size and value, by growing size."""
+    best: list[TradePoint] = []
+    for point in sorted(points, key=lambda one: (one.size_mb, one.value)):
+        if not best or point.value < best[-1].value:
+            best.append(point)
+    return best
+
+
+def trade_off(points: Sequence[TradePoint], quality: str, *, original: float | None = None) -> go.Figure:
+    """Scatter of megabytes (whole model) against `quality` ("perplexity" or "kl") on a log scale.
+
+    Filled markers are runs of this machine, open ones results kept in the repository; `original` draws the unquantized model's value.
+    """
+    figure = go.Figure()
+    best = frontier(points)
+    figure.add_trace(
+        go.Scatter(
+            x=[point.size_mb for point in best],
+            y=[point.value for point in best],
+            mode="lines",
+            name="frontier",
+            line={"color": INK, "width": 1.5, "dash": "dot"},
+            hoverinfo="skip",
+        )
+    )
+    for index, recipe in enumerate(dict.fromkeys(point.recipe for point in points)):
+        figure.add_trace(_scatter([point for point in points if point.recipe == recipe], recipe, index))
+    if original is not None and original > 0:
+        figure.add_hline(y=original, line={"color": INK, "width": 1, "dash": "dash"})
+        note = {
+            "text": f"original {original:.4g}",
+            "x": 1,
+            "xref": "paper",
+            "xanchor": "right",
+            "yanchor": "bottom",
+            "showarrow": False,
+        }
+        # On a log axis, an annotation's y is the exponent.
+        figure.add_annotation(note | {"y": log10(original), "yref": "y", "font": {"size": 11}})
+    styled(figure, height=420, showlegend=True, margin={"t": 40})
+    figure.update_layout(legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"})
+    figure.update_xaxes(title_text="whole model, MB")
+    figure.update_yaxes(title_text=QUALITY[quality], type="log", dtick="D2", exponentformat="power")
+    return figure
+
+
+def _scatter(points: Sequence[TradePoint], recipe: str, index: int) -> go.Scatter:
+    symbol = symbol_of(recipe, index)
+    return go.Scatter(
+        x=[point.size_mb for point in points],
+        y=[point.value for point in points],
+        text=[point.label for point in points],
+        customdata=[[point.run, point.hover] for point in points],
+        name=recipe,
+        mode="markers+text",
+        textposition="top center",
+        textfont={"size": 11},
+        marker={
+            "color": colour_of(recipe, index),
+            "symbol": [f"{symbol}-open" if point.kept else symbol for point in points],
+            "size": 11,
+            "line": {"width": 2, "color": colour_of(recipe, index)},
+        },
+        hovertemplate=f"{recipe} %{{text}}<br>%{{x:.1f}} MB, %{{y:.4g}}<br>%{{customdata[1]}}<extra></extra>",
+    )
