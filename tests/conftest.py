@@ -1,0 +1,56 @@
+"""Fixtures of all tests. Nothing here reaches a network, and no test sees the home folder of the person who runs it."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from salq.core import settings
+from salq.models.llama import Llama, load_model
+from salq.models.tiny import save_tiny
+from tests.helpers import random_tokens
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub client, which reads it once
+
+PERSONAL_HOME = settings.home()  # before any test moves SALQ_HOME
+
+
+@pytest.fixture(autouse=True)
+def salq_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty SALQ_HOME of this test's own, no hub, not a public host."""
+    home = tmp_path / "salq_home"
+    monkeypatch.setenv("SALQ_HOME", str(home))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    return home
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved LLaMA of 2 blocks, shaped like the default model (grouped heads, tied embeddings), with tokenizer and chat template."""
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny-llama", "smollm2-135m", seed=0)
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder: Path) -> Llama:
+    """`tiny_folder`, loaded on the CPU in float32. Shared: do not change its weights."""
+    return load_model(str(tiny_folder), device="cpu")
+
+
+@pytest.fixture
+def tokens(tiny: Llama) -> torch.Tensor:
+    """Random token ids `[4, 24]` for `tiny`."""
+    return random_tokens(tiny.config.vocab_size)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A seeded generator."""
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def personal_home() -> Path:
+    """The home in which `make run` keeps the converted default model, for tests of the real model."""
+    return PERSONAL_HOME
