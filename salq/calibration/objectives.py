@@ -22,9 +22,9 @@ class OutputMSE(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     augmented: bool = Field(default=True, description="Add the teacher's output on the quantized inputs as a second target.")
-    normalize: Literal["none", "token"] = Field(
-        default="none",
-        description="token: divide each token's error by its own energy, so that a few massive activations do not own the loss; none: as published.",
+    normalize: Literal["raw", "token"] = Field(
+        default="raw",
+        description="token: divide each token's error by its own energy, so that a few massive activations do not own the loss; raw: as published.",
     )
 
     def loss(self, output: Float[Tensor, "batch seq hidden"], targets: "Targets") -> Float[Tensor, ""]:

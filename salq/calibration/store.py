@@ -14,7 +14,7 @@ from salq.quant.frozen import FrozenLinear
 from salq.quant.spec import QuantSpec
 
 Block = dict[str, FrozenLinear]
-FORMAT = "1"
+FORMAT = 1
 
 
 class BlockStore(Protocol):
@@ -77,14 +77,15 @@ class DirectoryBlocks:
         tensors = {f"{name}.{part}": tensor for name, frozen in block.items() for part, tensor in frozen.tensors().items()}
         about = {name: {"spec": frozen.spec.model_dump(), "scaling": frozen.scaling} for name, frozen in block.items()}
         with atomic_path(self.path(index)) as temporary:
-            save_file(tensors, temporary, metadata={"format": FORMAT, "linears": json.dumps(about)})
+            # One metadata key only: safetensors writes several in random order, and equal blocks should be equal files.
+            save_file(tensors, temporary, metadata={"salq": json.dumps({"format": FORMAT, "linears": about})})
 
     def load(self, index: int) -> Block:
         """Read the block. Raises StoreError for a damaged file, with the way out."""
         path = self.path(index)
         try:
             with safe_open(path, framework="pt") as file:
-                about = json.loads(file.metadata()["linears"])
+                about = json.loads(file.metadata()["salq"])["linears"]
                 named = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is not a mapping
             return {
                 name: FrozenLinear.from_tensors(
@@ -94,5 +95,5 @@ class DirectoryBlocks:
                 )
                 for name, entry in about.items()
             }
-        except (SafetensorError, KeyError, ValueError, OSError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
             raise StoreError(f"Finished block {index} of this run cannot be read ({error}); delete {path.name} in its blocks folder and resume.") from error

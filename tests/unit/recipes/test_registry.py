@@ -1,0 +1,97 @@
+"""Recipes are values: named, resolved, changed by field, refused in one sentence."""
+
+import pytest
+
+from salq import recipes
+from salq.calibration.recipe import Recipe
+from salq.core.errors import ConfigError, SalqError, UnknownNameError
+
+
+@pytest.mark.parametrize("preset", recipes.PRESETS)
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_preset_resolves_and_survives_json(name: str, preset: str) -> None:
+    recipe = recipes.get(name, preset=preset, bits=2, group_size=32)
+    assert recipe.preset == preset
+    assert recipe.spec.tag == "w2g32"
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_published_apiq_has_the_published_settings() -> None:
+    recipe = recipes.get("apiq", preset="published", bits=2)
+    (stage,) = recipe.stages
+    assert recipe.data is not None
+    assert recipe.adapter is not None
+    assert (recipe.adapter.rank, recipe.adapter.alpha) == (64, 16)
+    assert (recipe.data.n_samples, recipe.data.seq_len) == (128, 2048)
+    assert (stage.epochs, stage.lr_clipping, stage.lr_adapter, stage.weight_decay, stage.batch_size) == (20, 5e-3, 5e-4, 0.1, 1)
+
+
+def test_published_sapr_uses_the_published_strength() -> None:
+    stage = recipes.get("sapr", preset="published").stages[0]
+    assert stage.regularizer is not None
+    assert (stage.regularizer.strength, stage.regularizer.convention, stage.regularizer.where) == (1e-3, "published", "before_lora")
+
+
+def test_a_bare_name_sets_every_field_of_that_name() -> None:
+    recipe = recipes.get("sapr", overrides={"n_samples": "5"})
+    assert recipe.data is not None
+    assert recipe.saliency is not None
+    assert recipe.data.n_samples == recipe.saliency.n_samples == 5
+
+
+def test_a_path_sets_one() -> None:
+    recipe = recipes.get("sapr", overrides={"saliency.n_samples": 5, "stages.0.epochs": 2})
+    assert recipe.data is not None
+    assert recipe.saliency is not None
+    assert recipe.saliency.n_samples == 5
+    assert recipe.data.n_samples != 5
+    assert recipe.stages[0].epochs == 2
+
+
+def test_words_people_try_first() -> None:
+    recipe = recipes.get("apiq", overrides={"samples": 7, "lr": 1e-3, "rank": 0})
+    assert recipe.data is not None
+    assert recipe.data.n_samples == 7
+    assert recipe.stages[0].lr_clipping == recipe.stages[0].lr_adapter == 1e-3
+    assert recipe.adapter is None
+
+
+def test_fields_cover_what_set_accepts_and_carry_help() -> None:
+    recipe = recipes.get("sapr")
+    for field in recipes.fields(recipe):
+        assert field.help, field.path
+        assert recipes.get("sapr", overrides={field.path: field.value}) == recipe
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ({"ranks": 8}, "'ranks' is not known"),
+        ({"rank": -3}, r"adapter\.rank"),
+        ({"bits": 5}, "2, 3, 4 or 8"),
+        ({"epochs": "many"}, "valid integer"),
+        ({"epochs": 10**9}, "less than or equal to 1000"),
+        ({"strength": float("nan")}, "strength"),
+        ({"group_size": 0}, "group_size"),
+        ({"convention": "loud"}, "'relative' or 'published'"),
+    ],
+)
+def test_bad_fields_are_refused_in_one_sentence(overrides: dict[str, object], says: str) -> None:
+    with pytest.raises(SalqError, match=says) as caught:
+        recipes.get("sapr", overrides=overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(UnknownNameError, match="rtn, apiq, sapr"):
+        recipes.get("gptq")
+    with pytest.raises(UnknownNameError, match="quick, base, published"):
+        recipes.get("rtn", preset="fast")
+
+
+def test_a_recipe_that_can_learn_nothing_is_refused() -> None:
+    values = recipes.get("apiq").model_dump()
+    with pytest.raises(ValueError, match="nothing to learn"):
+        Recipe.model_validate({**values, "quantizer": {"kind": "min_max"}, "adapter": None})
+    with pytest.raises(ConfigError, match="batch_size"):
+        recipes.get("apiq", overrides={"batch_size": 0})
