@@ -1,0 +1,1 @@
+"""Tests of the repository itself: its arrows, words, documents and pins."""

@@ -1,0 +1,1 @@
+"""Plugins for pytest, registered in the root conftest.py."""
