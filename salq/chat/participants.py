@@ -1,0 +1,69 @@
+"""Who can take part in a chat: an original model, its rounding to nearest (RTN), or the result of a run. Descriptions only, no weights.
+
+A participant is a small value that travels to the process that loads it (`loading.load_participant`); this module is light, so
+that the page can describe one without torch.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from salq.core.errors import ConfigError
+from salq.quant.spec import QuantSpec
+
+Kind = Literal["original", "rtn", "run"]
+
+
+@dataclass(frozen=True)
+class Participant:
+    """One side of a chat. Equal participants share one process.
+
+    `model` is a catalogue name, a hub id or an absolute folder; `spec` is the grid of RTN; `run_id` and `blocks` (the folder of
+    the run's frozen blocks) name a run's result; `title` is what people read.
+    """
+
+    kind: Kind
+    model: str
+    title: str
+    spec: QuantSpec | None = None
+    run_id: str | None = None
+    blocks: str | None = None
+
+    @classmethod
+    def original(cls, model: str) -> "Participant":
+        """The model as it is."""
+        return cls("original", _placed(model), f"{short_name(model)} original")
+
+    @classmethod
+    def rtn(cls, model: str, spec: QuantSpec) -> "Participant":
+        """Every matrix rounded to the nearest level of `spec`: needs no data and no run."""
+        return cls("rtn", _placed(model), f"{short_name(model)} RTN {spec.tag}", spec=spec)
+
+    @classmethod
+    def run(cls, run_id: str, model: str, blocks: Path, title: str = "") -> "Participant":
+        """What a run left: its frozen blocks in place of the model's."""
+        return cls("run", _placed(model), title or f"{short_name(model)} run {run_id}", run_id=run_id, blocks=str(blocks))
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; `from_json` is the inverse."""
+        return {**asdict(self), "spec": None if self.spec is None else self.spec.model_dump()}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Participant":
+        """Inverse of `to_json`. Raises ConfigError for what is not a participant."""
+        spec = value.get("spec")
+        try:
+            return cls(**{**value, "spec": None if spec is None else QuantSpec(**spec)})
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"This is not a participant of a chat: {error}.") from error
+
+
+def short_name(model: str) -> str:
+    """The last part of a hub id or folder."""
+    return model.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1] or model
+
+
+def _placed(model: str) -> str:
+    """A local folder by its absolute path: the process that loads it may work in another folder."""
+    folder = Path(model).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else model
