@@ -1,0 +1,85 @@
+"""Who works on a run right now. A lock held by the process itself tells it: the lock falls when the process ends, however it ends."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import filelock
+
+from salq.core.errors import StoreError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = "alive.lock"
+HOLDER = "holder.json"
+Role = Literal["worker", "foreground"]
+TAKE_SECONDS = 5.0
+"""A reader's probe holds the lock for microseconds; a worker that finds it taken tries again for this long."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that works on a run."""
+
+    pid: int
+    role: Role
+
+
+class Alive:
+    """Held by the one process that works on a run, for as long as it does."""
+
+    def __init__(self, folder: Path, role: Role) -> None:
+        """Take the lock. Raises StoreError when another process has it."""
+        self._lock = filelock.FileLock(folder / LOCK, thread_local=False)
+        try:
+            self._lock.acquire(timeout=TAKE_SECONDS, poll_interval=0.05)
+        except filelock.Timeout as error:
+            raise StoreError(f"Run {folder.name} is already being worked on by another process; follow it instead of starting it.") from error
+        (folder / HOLDER).write_text(json.dumps({"pid": os.getpid(), "role": role}))
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self._lock.release()
+
+
+def is_alive(folder: Path) -> bool:
+    """Whether a process works on the run. Readers do not disturb each other: they share the lock for an instant."""
+    path = folder / LOCK
+    if fcntl is None:
+        return _is_locked(path)
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+
+
+def holder(folder: Path) -> Holder | None:
+    """Which process works on the run; None when nobody does or it cannot be told."""
+    if not is_alive(folder):
+        return None
+    try:
+        found = json.loads((folder / HOLDER).read_text())
+        return Holder(int(found["pid"]), found["role"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _is_locked(path: Path) -> bool:
+    if not path.exists():
+        return False
+    lock = filelock.FileLock(path, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        return True
+    lock.release()
+    return False

@@ -1,0 +1,81 @@
+"""Calibration from Python, without a run store: a model, a recipe, and the calibrated model back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from salq.calibration.engine import calibrate as calibration_events
+from salq.calibration.engine import matrix_shapes
+from salq.calibration.recipe import Recipe
+from salq.calibration.store import Block, BlockStore, MemoryBlocks
+from salq.core.events import Event
+from salq.core.progress import Progress
+from salq.data.sources import load_text
+from salq.data.windows import sample_windows
+from salq.kernels.assemble import quantized_copy
+from salq.models.llama import Llama
+from salq.quant.size import SizeReport, size_report
+from salq.saliency.maps import SaliencyMap, saliency_map
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A finished calibration. `progress` has the loss curves and errors of every block; `blocks` the codes, by block and module_name."""
+
+    original: Llama
+    recipe: Recipe
+    blocks: dict[int, Block]
+    progress: Progress
+
+    @cached_property
+    def quantized(self) -> Llama:
+        """A model that runs from the codes; everything that is not quantized is shared with the original."""
+        return quantized_copy(self.original, self.blocks)
+
+    @property
+    def size(self) -> SizeReport:
+        """Bits per weight and size in MB (10**6 bytes) in the packed format: quantized matrices alone, and the whole model."""
+        shapes = {name: shape for name, shape in matrix_shapes(self.original).items() if int(name.split(".")[0]) in self.blocks}
+        return size_report(self.recipe.spec, shapes, self.original.parameters, self.recipe.rank)
+
+
+def calibrate(
+    model: Llama,
+    recipe: Recipe,
+    *,
+    text: str = "auto",
+    saliency: SaliencyMap | None = None,
+    blocks: BlockStore | None = None,
+    n_blocks: int | None = None,
+    seed: int = 0,
+    on_event: Callable[[Event], None] | None = None,
+) -> Calibrated:
+    """Calibrate `model` with `recipe`, block by block; the model itself is left as it is.
+
+    For block k with weights W (out x in), inputs x_fp of the original model and x_q of the model quantized so far:
+
+        min over theta of  C(F(W; x_fp), F(Q(W; theta), A, B; x_q)) + strength * R(Q(W; theta))     ApiQ (arXiv 2402.05147) eq. 3,
+        R = sum of G (Q(W; theta) - W)^2, G the saliency in nats^2 / weight^2                       SAPR (arXiv 2504.13932) section 3
+
+    text: calibration text (auto, bundled, wikitext2, c4, self:N or a UTF-8 file), cut into recipe.data.n_samples windows.
+    saliency: computed, or found in the cache, when the recipe needs it and none is given.
+    blocks: where finished blocks go and are found again (in memory by default); n_blocks: calibrate only the first ones.
+    on_event: called with every event. Same model, text, recipe, seed and device: same codes.
+    Raises ShapeError, TextError, ConfigError and ResourceError before any work, Diverged for a loss that is not finite.
+    """
+    tokens = None
+    if recipe.data is not None:
+        tokens = sample_windows(load_text(text, "calibration"), model.tokenizer, recipe.data.n_samples, recipe.data.seq_len, seed)
+    if recipe.needs_saliency and saliency is None and recipe.saliency is not None:
+        saliency = saliency_map(model, n_samples=recipe.saliency.n_samples, seq_len=recipe.saliency.seq_len, text=text, seed=seed)
+    if saliency is not None:
+        saliency.check_model(model)
+    store = blocks or MemoryBlocks()
+    progress = Progress()
+    source = saliency if recipe.needs_saliency else None
+    for event in calibration_events(model, tokens, recipe, store, source, n_blocks=n_blocks, seed=seed):
+        progress.add(event)
+        if on_event is not None:
+            on_event(event)
+    total = model.n_blocks if n_blocks is None else min(n_blocks, model.n_blocks)
+    return Calibrated(model, recipe, {index: store.load(index) for index in range(total)}, progress)

@@ -1,0 +1,105 @@
+"""What can be known before weights are read: shapes that fit, room on disk and in memory, and how long it will take."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from salq.calibration.estimate import Estimate, estimate
+from salq.core.device import DeviceChoice, available_memory_gb, choose_device
+from salq.core.errors import ResourceError, ShapeError
+from salq.models.catalogue import CATALOGUE, parameters_of
+from salq.models.llama import read_config
+from salq.models.source import resolve
+from salq.quant.size import SizeReport, size_report
+from salq.quant.spec import check_group_size
+from salq.runs.limits import Limits
+from salq.runs.requests import CalibrateRequest
+
+GB = 1e9
+Shapes = Mapping[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A calibration before it starts: where it will run and why, what it will take, how large the result will be."""
+
+    choice: DeviceChoice
+    estimate: Estimate
+    size: SizeReport
+    parameters: int
+    n_blocks: int
+
+
+def plan(request: CalibrateRequest, *, config: Mapping[str, Any] | None = None) -> Plan:
+    """Check a request and estimate it. `config`: the model's, when it is at hand; a catalogue model needs no download for it.
+
+    Raises the errors of `Limits.check`, ShapeError for a group size or rank that does not fit, ConfigError for a device that is not there,
+    and those of `resolve` for a model that is not in the catalogue.
+    """
+    limits = Limits.here()
+    limits.check(request)
+    config = config or config_of(request.model)
+    parameters = parameters_of(dict(config))
+    limits.check_parameters(request.model, parameters)
+    n_blocks = min(request.n_blocks or config["num_hidden_layers"], config["num_hidden_layers"])
+    shapes = linear_shapes(config, n_blocks)
+    check_shapes(request, shapes)
+    choice = choose_device(request.device)
+    tokens = request.evaluation.windows * request.evaluation.window
+    expected = estimate(SimpleNamespace(**config), request.recipe, n_blocks=n_blocks, device=choice.device, evaluation_tokens=tokens)
+    return Plan(choice, expected, size_report(request.spec, shapes, parameters, request.recipe.rank), parameters, n_blocks)
+
+
+def check_room(planned: Plan, model: str, root: Path) -> None:
+    """Raise ResourceError when the disk of `root` or the device's memory cannot hold what the plan expects."""
+    free = shutil.disk_usage(_existing(root)).free / GB
+    if free < planned.estimate.disk_gb:
+        raise ResourceError(
+            f"This run writes about {planned.estimate.disk_gb:.1f} GB and {root} has {free:.1f} GB free; "
+            "free some space or point SALQ_HOME at another disk."
+        )
+    memory = available_memory_gb(planned.choice.device)
+    if memory < planned.estimate.memory_gb:
+        raise ResourceError(
+            f"Calibrating {model} takes about {planned.estimate.memory_gb:.1f} GB of memory and {memory:.1f} GB are free on "
+            f"{planned.choice.device}; choose a smaller model, fewer or shorter samples, or another device."
+        )
+
+
+def config_of(model: str) -> dict[str, Any]:
+    """The model's config values: the catalogue's own, else from its folder, which may first have to be fetched."""
+    entry = CATALOGUE.get(model)
+    return dict(entry.config) if entry is not None else read_config(resolve(model)).to_dict()
+
+
+def linear_shapes(config: Mapping[str, Any], n_blocks: int) -> dict[str, tuple[int, int]]:
+    """{'block.module_name': (out, in)} of the matrices of the first `n_blocks` blocks."""
+    width, mlp, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
+    head_dim = config.get("head_dim") or width // heads
+    queries, keys = heads * head_dim, (config.get("num_key_value_heads") or heads) * head_dim
+    block = {
+        "self_attn.q_proj": (queries, width),
+        "self_attn.k_proj": (keys, width),
+        "self_attn.v_proj": (keys, width),
+        "self_attn.o_proj": (width, queries),
+        "mlp.gate_proj": (mlp, width),
+        "mlp.up_proj": (mlp, width),
+        "mlp.down_proj": (width, mlp),
+    }
+    return {f"{index}.{name}": shape for index in range(n_blocks) for name, shape in block.items()}
+
+
+def check_shapes(request: CalibrateRequest, shapes: Shapes) -> None:
+    """Raise ShapeError for a group size that does not divide a matrix, or an adapter rank larger than one."""
+    check_group_size(request.spec, shapes)
+    rank = request.recipe.rank
+    for name, shape in shapes.items():
+        if rank > min(shape):
+            raise ShapeError(f"{name}: adapter rank {rank} is larger than this {shape[0]} x {shape[1]} matrix; use at most {min(shape)}.")
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.exists())

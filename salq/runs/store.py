@@ -1,0 +1,271 @@
+"""The run store: one folder per run, plain files, readable at any moment by any process.
+
+runs/<id>/request.json      what was asked for; immutable
+          environment.json  versions, device, threads of the last start
+          events.jsonl      append-only (`log`)
+          blocks/           finished blocks: the resume point
+          metrics.json      results
+          worker.log        what the worker process printed
+          alive.lock        held while a process works on the run (`alive`); holder.json says which
+          cancel            present when a stop was asked for
+Status is derived from these files and the lock, never stored. Ids are generated; every path is resolved under the root.
+"""
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from salq.core import events as ev
+from salq.core.errors import ConfigError, StoreError, UnknownNameError
+from salq.core.files import as_resource_error, read_json, write_json
+from salq.core.progress import Progress
+from salq.runs import log
+from salq.runs.alive import Alive, Role, holder, is_alive
+from salq.runs.queue import Queue
+from salq.runs.requests import CalibrateRequest, ExploreRequest, parse
+
+if TYPE_CHECKING:
+    from salq.calibration.store import DirectoryBlocks
+
+Status = Literal["created", "queued", "running", "done", "failed", "cancelled", "interrupted", "unreadable"]
+AnyRequest = CalibrateRequest | ExploreRequest
+ACTIVE: tuple[Status, ...] = ("queued", "running")
+_ID = re.compile(r"^[0-9]{8}-[0-9]{6}-[0-9a-f]{4}$")
+_EVENTS, _REQUEST, _METRICS, _CANCEL = "events.jsonl", "request.json", "metrics.json", "cancel"
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """A run as a list shows it. `progress` has no step-by-step curves (`RunStore.follow` has); `position` counts the runs ahead in the queue."""
+
+    id: str
+    title: str
+    kind: str
+    status: Status
+    created: float
+    request: AnyRequest | None
+    progress: Progress
+    metrics: dict[str, Any] = field(default_factory=dict)
+    position: int | None = None
+    problem: str = ""
+
+    @property
+    def is_active(self) -> bool:
+        """Whether a process works on it or waits to."""
+        return self.status in ACTIVE
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether starting it again would do something."""
+        return self.status in {"created", "failed", "cancelled", "interrupted"}
+
+
+class RunStore:
+    """All runs under one folder. Any number of processes may use the same folder at once."""
+
+    def __init__(self, root: Path) -> None:
+        """`root` need not exist yet."""
+        self.root = root.resolve()
+        self.queue = Queue(self.root)
+        self._light: dict[str, tuple[tuple[int, int], Progress]] = {}
+
+    def create(self, request: AnyRequest) -> str:
+        """Store a request and return the new run's id; nothing starts yet. Raises ResourceError when the disk refuses."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            run_id = self._new_id()
+            draft = self.root / f".new-{run_id}"
+            draft.mkdir()
+        except OSError as error:
+            raise as_resource_error(error, self.root) from error
+        try:
+            write_json(draft / _REQUEST, request.to_json())
+            draft.rename(self.root / run_id)  # a reader sees the run with its request or not at all
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+        return run_id
+
+    def folder(self, run_id: str) -> Path:
+        """Folder of a run. Raises UnknownNameError for an id that is not well-formed or does not exist."""
+        if not _ID.match(run_id) or not (self.root / run_id).is_dir():
+            raise UnknownNameError(f"Run {run_id!r} does not exist; `python -m salq runs list` shows those that do.")
+        return self.root / run_id
+
+    def resolve(self, text: str) -> str:
+        """Id of the run that a person means: an id, the beginning or end of one, or a title; the newest when a title was used twice."""
+        if _ID.match(text):
+            return self.folder(text).name
+        ids = self.ids()
+        found = [run_id for run_id in ids if text and (run_id.startswith(text) or run_id.endswith(f"-{text}"))]
+        found = found or [run_id for run_id in ids if self.get(run_id).title == text][:1]
+        if len(found) == 1:
+            return found[0]
+        raise UnknownNameError.of("Run", text, (found or ids)[:10], "`python -m salq runs list` shows all.")
+
+    def ids(self) -> list[str]:
+        """Ids of all runs, newest first."""
+        try:
+            return sorted((path.name for path in self.root.iterdir() if _ID.match(path.name)), reverse=True)
+        except OSError:
+            return []
+
+    def request(self, run_id: str) -> AnyRequest:
+        """What was asked for. Raises StoreError when the file is damaged or from another version of salq."""
+        path = self.folder(run_id) / _REQUEST
+        try:
+            return parse(read_json(path))
+        except (OSError, ValueError, TypeError, ConfigError) as error:
+            raise StoreError(f"The request of run {run_id} cannot be read ({error}); delete the run or start it anew.") from error
+
+    def get(self, run_id: str) -> RunInfo:
+        """The run as it is now."""
+        progress = self._progress(run_id)
+        problem, request = "", None
+        try:
+            request = self.request(run_id)
+        except StoreError as error:
+            problem = str(error)
+        ahead = self.queue.ahead(run_id) if is_alive(self.folder(run_id)) else None
+        status: Status = "unreadable" if request is None else self._status(run_id, progress, ahead)
+        return RunInfo(
+            id=run_id,
+            title=run_id if request is None else request.shown_title,
+            kind="" if request is None else request.kind,
+            status=status,
+            created=_created(run_id),
+            request=request,
+            progress=progress,
+            metrics=self.metrics(run_id),
+            position=len(ahead) if status == "queued" and ahead is not None else None,
+            problem=problem or progress.message,
+        )
+
+    def events(self, run_id: str, since: int = 0) -> "list[ev.Event]":
+        """Events of a run from number `since` on; a torn end is left out."""
+        return log.read(self.folder(run_id) / _EVENTS)[0][since:]
+
+    def follow(self, run_id: str) -> log.Follower:
+        """A reader that goes on where it stopped and folds everything, curves included."""
+        return log.Follower(self.folder(run_id) / _EVENTS)
+
+    def append(self, run_id: str, event: ev.Event) -> ev.Event:
+        """Add an event to the run's log and return it with its time. Raises ResourceError when the disk refuses."""
+        return log.append(self.folder(run_id) / _EVENTS, event)
+
+    def metrics(self, run_id: str) -> dict[str, Any]:
+        """Results of a finished run; empty before that."""
+        try:
+            found = read_json(self.folder(run_id) / _METRICS)
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def write_metrics(self, run_id: str, metrics: dict[str, Any]) -> None:
+        """Keep the results; NaN and infinity become null."""
+        write_json(self.folder(run_id) / _METRICS, log.finite(metrics))
+
+    def blocks(self, run_id: str) -> "DirectoryBlocks":
+        """The run's finished blocks."""
+        from salq.calibration.store import DirectoryBlocks  # torch comes with it
+
+        return DirectoryBlocks(self.folder(run_id) / "blocks")
+
+    def finished_blocks(self, run_id: str) -> int:
+        """Number of blocks on disk."""
+        return len(list((self.folder(run_id) / "blocks").glob("[0-9]*.safetensors")))
+
+    def take(self, run_id: str, role: Role) -> Alive:
+        """Claim the run for this process. Raises StoreError when another one works on it."""
+        return Alive(self.folder(run_id), role)
+
+    def is_alive(self, run_id: str) -> bool:
+        """Whether a process works on the run or waits to."""
+        return is_alive(self.folder(run_id))
+
+    def cancel(self, run_id: str) -> None:
+        """Ask a run to stop; it does within seconds and keeps its finished blocks. A run that is over is left as it is."""
+        folder = self.folder(run_id)
+        (folder / _CANCEL).touch()
+        worker = holder(folder)
+        if worker is None and not is_alive(folder):
+            (folder / _CANCEL).unlink(missing_ok=True)
+            if not self._progress(run_id).outcome:
+                self.append(run_id, ev.RunCancelled(self.finished_blocks(run_id)))
+        elif worker is not None and worker.role == "worker" and worker.pid != os.getpid():
+            os.kill(worker.pid, signal.SIGTERM)  # reaches it also where no event is near, such as a download
+
+    def is_cancel_requested(self, run_id: str) -> bool:
+        """Whether a stop was asked for since the last start."""
+        return (self.root / run_id / _CANCEL).exists()
+
+    def clear_cancel(self, run_id: str) -> None:
+        """Forget an old wish to stop, before starting again."""
+        (self.folder(run_id) / _CANCEL).unlink(missing_ok=True)
+
+    def delete(self, run_id: str) -> None:
+        """Remove a run and its blocks. Raises StoreError while a process works on it."""
+        folder = self.folder(run_id)
+        if is_alive(folder):
+            raise StoreError(f"Run {run_id} is still running; cancel it first (`python -m salq runs cancel {run_id}`).")
+        doomed = self.root / f".deleted-{run_id}-{secrets.token_hex(4)}"
+        try:
+            folder.rename(doomed)  # at once out of every list, even if removing the files is interrupted
+            shutil.rmtree(doomed, ignore_errors=True)
+        except OSError as error:
+            raise StoreError(f"Run {run_id} cannot be deleted ({error.strerror or error}).") from error
+        self.queue.leave(run_id)
+        self._light.pop(run_id, None)
+
+    def _status(self, run_id: str, progress: Progress, ahead: "list[str] | None") -> Status:
+        if ahead is not None:
+            return "queued" if ahead else "running"
+        if progress.outcome:
+            return progress.outcome  # type: ignore[return-value]
+        if progress.started_at is not None:
+            return "running" if self.is_alive(run_id) else "interrupted"
+        return "queued" if self.is_alive(run_id) else "created"
+
+    def _progress(self, run_id: str) -> Progress:
+        """Fold without steps, kept until the log changes."""
+        path = self.folder(run_id) / _EVENTS
+        try:
+            stat = path.stat()
+        except OSError:
+            return Progress()
+        stamp = (stat.st_size, stat.st_mtime_ns)
+        known = self._light.get(run_id)
+        if known is None or known[0] != stamp:
+            known = (stamp, log.fold_into(Progress(), log.read(path, steps=False)[0]))
+            self._light[run_id] = known
+        return known[1]
+
+    def _new_id(self) -> str:
+        while True:
+            run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+            if not (self.root / run_id).exists():
+                return run_id
+
+    def list(self) -> "list[RunInfo]":  # last, because its name hides the type from annotations below it
+        """All runs, newest first; a damaged run is listed as unreadable."""
+        found = []
+        for run_id in self.ids():
+            try:
+                found.append(self.get(run_id))
+            except UnknownNameError:  # deleted meanwhile
+                continue
+        return found
+
+
+def _created(run_id: str) -> float:
+    try:
+        return datetime.strptime(run_id[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return time.time()

@@ -1,0 +1,197 @@
+"""The work of a run, as phases: load, saliency when the recipe needs it, calibration, evaluation, results. Yields events only.
+
+Imported when a run's turn has come: torch and the model's room come with it.
+"""
+
+import dataclasses
+import time
+from collections.abc import Generator, Iterator
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from salq.calibration.engine import calibrate
+from salq.calibration.store import DirectoryBlocks
+from salq.core import events as ev
+from salq.core.device import DeviceChoice, PeakMemory, choose_device, out_of_memory_as_error
+from salq.core.errors import StoreError
+from salq.core.files import write_json
+from salq.data.sources import load_text
+from salq.data.windows import evaluation_windows, sample_windows
+from salq.evaluation.errors import quantization_errors
+from salq.evaluation.scores import Scores, score
+from salq.kernels.assemble import quantized_copy
+from salq.models.llama import Llama, load_model
+from salq.runs.environment import environment
+from salq.runs.limits import Limits
+from salq.runs.plan import Plan, check_room, plan
+from salq.runs.requests import CalibrateRequest, ExploreRequest
+from salq.runs.store import RunStore
+from salq.saliency.maps import SaliencyMap, compute_saliency
+
+Result = TypeVar("Result")
+Steps = Generator[ev.Event, None, Result]
+LOAD_SECONDS = 5.0
+
+
+def perform(store: RunStore, run_id: str, request: CalibrateRequest | ExploreRequest) -> Iterator[ev.Event]:
+    """Everything between RunStarted and the terminal event. Raises SalqError for what a person can act on."""
+    return _calibrate(store, run_id, request) if isinstance(request, CalibrateRequest) else _explore(store, run_id, request)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loaded:
+    model: Llama
+    tokens: Tensor | None
+    windows: Tensor
+    evaluation_text: str
+
+
+def _calibrate(store: RunStore, run_id: str, request: CalibrateRequest) -> Iterator[ev.Event]:
+    planned = plan(request)
+    check_room(planned, request.model, store.root)
+    peak = PeakMemory(planned.choice.device)
+    write_json(store.folder(run_id) / "environment.json", environment(planned.choice))
+    loaded = yield from _load(request, planned)
+    saliency = None
+    if request.recipe.needs_saliency:
+        saliency = yield from _guarded(_saliency(loaded.model, request), "The saliency map")
+    blocks = store.blocks(run_id)
+    drop_damaged(blocks)
+    yield from _guarded(
+        calibrate(loaded.model, loaded.tokens, request.recipe, blocks, saliency, n_blocks=request.n_blocks, seed=request.seed), "Calibration"
+    )
+    quantized = quantized_copy(loaded.model, {index: blocks.load(index) for index in range(planned.n_blocks)})
+    scores = yield from _guarded(score(loaded.model, quantized, loaded.windows, text=loaded.evaluation_text), "Evaluation")
+    yield from _results(store, run_id, _metrics(store, run_id, request, planned, loaded.model, scores) | {"peak_memory_gb": peak.gb()})
+
+
+def _load(request: CalibrateRequest, planned: Plan) -> Steps[_Loaded]:
+    """The model and all text, so that a text that is too short is told before hours of work."""
+    started = time.monotonic()
+    yield ev.PhaseStarted("load", of=1, unit="models", weight=LOAD_SECONDS)
+    yield ev.MetricReported("plan", _shares(planned))
+    with out_of_memory_as_error(f"Loading {request.model}"):
+        model = load_model(request.model, device=planned.choice)
+    plan(request, config=model.config.to_dict())  # a folder may hold other shapes than the catalogue says
+    evaluation = load_text(request.evaluation.text, "evaluation")
+    windows = evaluation_windows(evaluation, model.tokenizer, request.evaluation.windows, request.evaluation.window)
+    tokens = None
+    if request.recipe.data is not None:
+        text = load_text(request.text, "calibration")
+        tokens = sample_windows(text, model.tokenizer, request.recipe.data.n_samples, request.recipe.data.seq_len, request.seed)
+    yield ev.PhaseStep("load", 1)
+    yield ev.PhaseDone("load", time.monotonic() - started)
+    return _Loaded(model, tokens, windows, evaluation.name)
+
+
+def _saliency(model: Llama, request: CalibrateRequest) -> Steps[SaliencyMap]:
+    sampling = request.recipe.saliency
+    assert sampling is not None  # the recipe was validated: it needs saliency, so it says how much
+    return compute_saliency(model, load_text(request.text, "calibration"), sampling.n_samples, sampling.seq_len, request.seed)
+
+
+def _metrics(store: RunStore, run_id: str, request: CalibrateRequest, planned: Plan, model: Llama, scores: Scores) -> dict[str, Any]:
+    return {
+        **scores.metrics(),
+        **dataclasses.asdict(planned.size),
+        "seconds": calibration_seconds(store.events(run_id)),
+        "reference": model.reference_label,
+        "reference_note": model.source.note,
+        "model": request.short_model,
+        "parameters": planned.parameters,
+        "recipe": request.method,
+        "preset": request.recipe.preset,
+        "tag": request.spec.tag,
+        "bits": request.spec.bits,
+        "group_size": request.spec.group_size,
+        "rank": request.recipe.rank,
+        "n_blocks": planned.n_blocks,
+        "of_blocks": model.n_blocks,
+        "seed": request.seed,
+        "device": str(planned.choice.device),
+    }
+
+
+def _results(store: RunStore, run_id: str, metrics: dict[str, Any]) -> Iterator[ev.Event]:
+    started = time.monotonic()
+    yield ev.PhaseStarted("results", of=1, unit="files", weight=0.0)
+    store.write_metrics(run_id, metrics)
+    for name in ("bits_per_weight", "size_mb", "model_bits_per_weight", "model_size_mb", "seconds", "peak_memory_gb", "reference"):
+        yield ev.MetricReported(name, metrics[name])
+    yield ev.PhaseStep("results", 1)
+    yield ev.PhaseDone("results", time.monotonic() - started)
+
+
+def _explore(store: RunStore, run_id: str, request: ExploreRequest) -> Iterator[ev.Event]:
+    """Saliency and errors of a model; the grids go to errors.json, the map to the shared saliency folder."""
+    Limits.here().check(request)
+    choice = choose_device(request.device)
+    write_json(store.folder(run_id) / "environment.json", environment(choice))
+    model, tokens = yield from _load_for_exploring(request, choice)
+    results: dict[str, Any] = {"model": request.short_model, "reference": model.reference_label}
+    if request.saliency:
+        text = load_text(request.text, "calibration")
+        found = yield from _guarded(compute_saliency(model, text, request.n_samples, request.seq_len, request.seed), "The saliency map")
+        results["saliency"] = found.summary()
+    if request.specs:
+        grids = yield from _guarded(quantization_errors(model, tokens, request.specs), "The error grids")
+        write_json(store.folder(run_id) / "errors.json", [grid.to_json() for grid in grids])
+    store.write_metrics(run_id, results)
+
+
+def _load_for_exploring(request: ExploreRequest, choice: DeviceChoice) -> Steps[tuple[Llama, Tensor]]:
+    started = time.monotonic()
+    yield ev.PhaseStarted("load", of=1, unit="models", weight=LOAD_SECONDS)
+    with out_of_memory_as_error(f"Loading {request.model}"):
+        model = load_model(request.model, device=choice)
+    Limits.here().check_parameters(request.model, model.parameters)
+    tokens = sample_windows(load_text(request.text, "calibration"), model.tokenizer, request.n_samples, request.seq_len, request.seed)
+    yield ev.PhaseStep("load", 1)
+    yield ev.PhaseDone("load", time.monotonic() - started)
+    return model, tokens
+
+
+def drop_damaged(blocks: DirectoryBlocks) -> list[int]:
+    """Remove finished blocks that no longer read, so that they are computed again, with the same codes; returns their indices."""
+    damaged = []
+    for index in blocks.indices():
+        try:
+            blocks.load(index)
+        except StoreError:
+            blocks.path(index).unlink(missing_ok=True)
+            damaged.append(index)
+    return damaged
+
+
+def calibration_seconds(events: list[ev.Event]) -> float:
+    """Seconds that calibration took over all starts: of each block its first time, when it was computed and not loaded."""
+    first: dict[int, float] = {}
+    phase = 0.0
+    for event in events:
+        if isinstance(event, ev.BlockDone):
+            first.setdefault(event.block, event.seconds)
+        elif isinstance(event, ev.PhaseDone) and event.phase == "calibration":
+            phase = event.seconds
+    return max(phase, sum(first.values()))
+
+
+def _shares(planned: Plan) -> dict[str, float]:
+    """Expected seconds per phase."""
+    expected = planned.estimate
+    shares = {"load": LOAD_SECONDS, "saliency": expected.saliency_seconds, "calibration": expected.seconds, "evaluation": expected.evaluation_seconds}
+    return {phase: seconds for phase, seconds in shares.items() if seconds > 0}
+
+
+def _guarded(events: Steps[Result], what: str) -> Steps[Result]:
+    """`events`, with running out of memory as one sentence; the guard is around each step, never around a yield."""
+    try:
+        while True:
+            try:
+                with out_of_memory_as_error(what):
+                    event = next(events)
+            except StopIteration as finished:
+                return finished.value
+            yield event
+    finally:
+        events.close()
