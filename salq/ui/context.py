@@ -23,7 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 BITS = (2, 3, 4, 8)
 WHOLE_ROW = -1
-GROUP_SIZES = (32, 64, 128, WHOLE_ROW)
+GROUP_SIZES = (32, 64, 96, 128, WHOLE_ROW)
 
 
 @dataclass(frozen=True)
@@ -89,17 +89,14 @@ class UiContext:
     tabs: gr.Tabs
     run_id: gr.BrowserState
     """Id of the run that this visitor watches ("" for none); kept in the browser, so a reload finds the run again."""
-    block: gr.Number
-    """Selected block (0-based), shared by every view; hidden, set by clicks, keys and links."""
-    matrix: gr.Textbox
-    """Selected matrix (module_name such as `mlp.down_proj`), shared by every view; hidden."""
+    explore_id: gr.BrowserState
+    """Id of the exploration that this visitor started ("" for none)."""
+    selection: gr.State
+    """{"block": 0-based index, "matrix": module_name}: shared by every view; set by clicks, keys, pickers and links."""
+    chip: gr.HTML
+    """Status chip of the current run (`status.chip`); refreshed by the page's own timer."""
     load_hooks: list[Callable[[gr.Blocks], None]] = field(default_factory=list)
     """Called by the page after all tabs are built, with the Blocks: the place for a tab's own `demo.load`."""
-
-    @property
-    def selection(self) -> list[Any]:
-        """The selection's components: block, matrix."""
-        return [self.block, self.matrix]
 
 
 @contextmanager

@@ -1,0 +1,169 @@
+// One listener for every clickable chart of the page: Gradio's plot component reports no clicks of its own.
+// Runs as js_on_load of an empty gr.HTML; `element`, `trigger`, `props` and `watch` are Gradio's.
+// Data reaches the document by textContent only.
+(() => {
+  const GRID = "explore-grid", MAPS = "matrix-maps", TRADE = "trade-off";
+  let cursor = null; // {block, row}: the cell that is outlined in the grid
+  let settle = 0;
+
+  const plotIn = (id) => document.querySelector(`#${id} .js-plotly-plot`);
+  const namesOf = (plot) => (plot.data[0].customdata || []).map((row) => row[0][0]);
+
+  // ---- the grid: click, keys, outline ---------------------------------------------------------------------------------------
+  function pick(plot, block, row, delay) {
+    cursor = { block, row };
+    outline(plot);
+    clearTimeout(settle);
+    settle = setTimeout(() => trigger("cell", { block, matrix: namesOf(plot)[row] }), delay);
+  }
+
+  function outline(plot) {
+    const layout = plot._fullLayout;
+    if (!cursor || !layout || !layout.xaxis) return;
+    let box = plot.querySelector(":scope > .salq-cell");
+    if (!box) {
+      box = document.createElement("div");
+      box.className = "salq-cell";
+      box.setAttribute("aria-hidden", "true");
+      plot.appendChild(box);
+    }
+    const x = layout.xaxis, y = layout.yaxis;
+    const left = x.l2p(cursor.block - 0.5), right = x.l2p(cursor.block + 0.5);
+    const one = y.l2p(cursor.row - 0.5), two = y.l2p(cursor.row + 0.5);
+    box.style.left = `${x._offset + left}px`;
+    box.style.width = `${right - left}px`;
+    box.style.top = `${y._offset + Math.min(one, two)}px`;
+    box.style.height = `${Math.abs(two - one)}px`;
+  }
+
+  function attachGrid(plot) {
+    plot.on("plotly_click", (event) => {
+      const [row, block] = event.points[0].pointIndex || event.points[0].pointNumber;
+      pick(plot, block, row, 0);
+    });
+    plot.on("plotly_afterplot", () => outline(plot));
+    const frame = document.getElementById(GRID);
+    frame.tabIndex = 0;
+    frame.setAttribute("role", "group");
+    frame.setAttribute("aria-label", "Grid of all matrices. Arrow keys choose a matrix; its maps follow below.");
+    if (!frame.salqKeys) {
+      frame.salqKeys = true;
+      frame.addEventListener("keydown", onKey);
+    }
+    follow();
+  }
+
+  const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+  function onKey(event) {
+    const plot = plotIn(GRID), move = MOVES[event.key];
+    if (!plot || !move || !cursor) return;
+    event.preventDefault();
+    const clamp = (value, size) => Math.min(Math.max(value, 0), size - 1);
+    const columns = plot.data[0].x.length, rows = namesOf(plot).length;
+    pick(plot, clamp(cursor.block + move[0], columns), clamp(cursor.row + move[1], rows), 250);
+  }
+
+  // The server's selection (a link, a picker, another tab) moves the outline.
+  function follow() {
+    const plot = plotIn(GRID), chosen = props.value;
+    if (!plot || !chosen || !plot.data) return;
+    const row = namesOf(plot).indexOf(chosen.matrix);
+    if (row >= 0) {
+      cursor = { block: chosen.block, row };
+      outline(plot);
+    }
+  }
+
+  // ---- the maps: one hover names the cell in every panel --------------------------------------------------------------------
+  function attachMaps(plot) {
+    const tip = document.createElement("div");
+    tip.className = "salq-tip";
+    tip.hidden = true;
+    plot.appendChild(tip);
+    plot.on("plotly_hover", (event) => showTip(plot, tip, event));
+    plot.on("plotly_unhover", () => hideTip(plot, tip));
+    plot.on("plotly_relayouting", () => hideTip(plot, tip));
+  }
+
+  function showTip(plot, tip, event) {
+    const meta = plot.layout.meta, point = event.points[0];
+    const [row, col] = point.pointIndex || point.pointNumber;
+    const span = (edges, i) => (edges[i + 1] - edges[i] === 1 ? `${edges[i]}` : `${edges[i]} to ${edges[i + 1] - 1}`);
+    const lines = [`outputs ${span(meta.rows, row)}, inputs ${span(meta.cols, col)}`];
+    meta.panels.forEach((panel, i) => {
+      const code = plot.calcdata[i][0].z[row][col];
+      const value = code > 254 ? "not finite" : (10 ** (panel.low + ((panel.high - panel.low) * code) / 254)).toPrecision(2);
+      const edge = code === 0 ? "at most " : code === 254 ? "at least " : "";
+      lines.push(`${panel.title}: ${edge}${value}`);
+    });
+    tip.replaceChildren(...lines.map((line) => Object.assign(document.createElement("div"), { textContent: line })));
+    tip.hidden = false;
+    const layout = plot._fullLayout;
+    const middle = layout.xaxis.l2p((meta.cols[col] + meta.cols[col + 1]) / 2) + layout.xaxis._offset;
+    const y = layout[point.yaxis._name];
+    const at = y.l2p((meta.rows[row] + meta.rows[row + 1]) / 2) + y._offset;
+    tip.style.left = `${Math.min(Math.max(middle, 90), plot.clientWidth - 90)}px`;
+    tip.style.top = `${at}px`;
+    ghosts(plot, meta, row, col);
+  }
+
+  function ghosts(plot, meta, row, col) {
+    const layout = plot._fullLayout;
+    meta.panels.forEach((_, i) => {
+      const suffix = i ? i + 1 : "";
+      const x = layout[`xaxis${suffix}`], y = layout[`yaxis${suffix}`];
+      let box = plot.querySelector(`:scope > .salq-ghost[data-panel="${i}"]`);
+      if (!box) {
+        box = document.createElement("div");
+        box.className = "salq-ghost";
+        box.dataset.panel = i;
+        plot.appendChild(box);
+      }
+      const left = x.l2p(meta.cols[col]), right = x.l2p(meta.cols[col + 1]);
+      const top = y.l2p(meta.rows[row]), bottom = y.l2p(meta.rows[row + 1]);
+      Object.assign(box.style, {
+        display: "block",
+        left: `${x._offset + left - 3}px`,
+        width: `${right - left + 6}px`,
+        top: `${y._offset + Math.min(top, bottom) - 3}px`,
+        height: `${Math.abs(bottom - top) + 6}px`,
+      });
+    });
+  }
+
+  function hideTip(plot, tip) {
+    tip.hidden = true;
+    plot.querySelectorAll(":scope > .salq-ghost").forEach((box) => (box.style.display = "none"));
+  }
+
+  // ---- the trade-off chart: a point opens its run ---------------------------------------------------------------------------
+  function attachTrade(plot) {
+    plot.on("plotly_click", (event) => {
+      const run = event.points[0].customdata && event.points[0].customdata[0];
+      if (run) trigger("point", { run });
+    });
+  }
+
+  // ---- plots come and go: attach to each one once ---------------------------------------------------------------------------
+  const ROOMS = [[GRID, attachGrid], [MAPS, attachMaps], [TRADE, attachTrade]];
+  function scan() {
+    for (const [id, attach] of ROOMS) {
+      const plot = plotIn(id);
+      if (plot && plot.on && plot._fullLayout && !plot.salqAttached) {
+        plot.salqAttached = true;
+        attach(plot);
+      }
+    }
+  }
+  if (!window.salqScan) {
+    let waiting = 0;
+    new MutationObserver(() => {
+      clearTimeout(waiting);
+      waiting = setTimeout(() => window.salqScan(), 80);
+    }).observe(document.body, { childList: true, subtree: true });
+  }
+  window.salqScan = scan;
+  window.addEventListener("resize", () => setTimeout(() => plotIn(GRID) && outline(plotIn(GRID)), 200));
+  watch("value", follow);
+  scan();
+})();

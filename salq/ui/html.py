@@ -1,0 +1,50 @@
+"""Small pieces of HTML, built from values that are escaped here and nowhere else."""
+
+from collections.abc import Sequence
+from html import escape
+
+from salq.core.progress import Progress
+
+
+def reading(text: str, *, problem: bool = False) -> str:
+    """The one sentence under a chart, announced to screen readers when it changes."""
+    kind = "salq-reading salq-problem" if problem else "salq-reading"
+    return f'<p class="{kind}" role="status" aria-live="polite">{escape(text)}</p>' if text else ""
+
+
+def note(text: str) -> str:
+    """Small print: where numbers come from, what a control does."""
+    return f'<p class="salq-note">{escape(text)}</p>' if text else ""
+
+
+def section(text: str) -> str:
+    """A heading inside a tab."""
+    return f'<h2 class="salq-section">{escape(text)}</h2>'
+
+
+def facts(pairs: Sequence[tuple[str, str, str]]) -> str:
+    """A row of named numbers: (name, number with unit, small print)."""
+    cells = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)} <small>{escape(small)}</small></dd></div>" for name, value, small in pairs
+    )
+    return f'<dl class="salq-facts">{cells}</dl>' if pairs else ""
+
+
+def progress_bar(label: str, progress: Progress) -> str:
+    """What a run is doing, how far it is, and how long it will take."""
+    left = f", about {duration(progress.eta)} left" if progress.eta is not None else ""
+    phase = f"{progress.phase} {progress.phase_done:.0f} of {progress.phase_of} {progress.unit}" if progress.phase else "starting"
+    return (
+        f'<div class="salq-progress" role="status"><span>{escape(label)}</span>'
+        f'<progress max="1" value="{progress.fraction:.3f}" aria-label="{escape(label)}"></progress>'
+        f"<span>{progress.fraction:.0%}: {escape(phase)}{left}</span></div>"
+    )
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for people: `8 s`, `3 min`, `2.5 h`."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 90:  # noqa: PLR2004 - up to a minute and a half, seconds say more
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"  # noqa: PLR2004 - the same for hours

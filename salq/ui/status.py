@@ -1,0 +1,39 @@
+"""The status chip: what the visitor's current run is doing, folded from its events by the run store."""
+
+from html import escape
+
+from salq.core.errors import SalqError
+from salq.runs.store import RunInfo, RunStore
+from salq.ui.html import duration
+
+
+def chip(store: RunStore, *run_ids: str) -> str:
+    """The chip of the first active of these runs, else of the newest; a quiet one when none of them exists any more."""
+    found = [info for info in (_get(store, run_id) for run_id in run_ids) if info is not None]
+    if not found:
+        return _html("idle", "No run yet")
+    chosen = next((info for info in found if info.is_active), max(found, key=lambda info: info.created))
+    return _html(chosen.status, _words(chosen))
+
+
+def _get(store: RunStore, run_id: str) -> RunInfo | None:
+    try:
+        return store.get(run_id) if isinstance(run_id, str) and run_id else None
+    except SalqError:
+        return None
+
+
+def _words(info: RunInfo) -> str:
+    progress = info.progress
+    if info.status == "running":
+        left = f", {duration(progress.eta)} left" if progress.eta is not None else ""
+        return f"{info.title}: {progress.phase or 'starting'} {progress.fraction:.0%}{left}"
+    if info.status == "queued":
+        return f"{info.title}: waiting for {info.position or 0} other run(s)"
+    if info.status == "done" and (value := info.metrics.get("perplexity")) is not None:
+        return f"{info.title}: done, perplexity {value:.4g}"
+    return f"{info.title}: {info.status}"
+
+
+def _html(state: str, text: str) -> str:
+    return f'<div class="salq-chip" data-state="{escape(state)}" role="status"><span class="dot"></span><span>{escape(text)}</span></div>'
