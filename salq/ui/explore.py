@@ -25,7 +25,7 @@ from salq.ui.explore_actions import (
     selection_of,
     size_facts,
 )
-from salq.ui.html import facts, note, progress_bar, reading, section
+from salq.ui.html import facts, lede, note, progress_bar, reading, section
 from salq.ui.links import COPY_LINK
 
 Updates = list[Any]
@@ -34,7 +34,7 @@ Updates = list[Any]
 def build(ctx: UiContext) -> None:
     """Lay the tab out and wire it."""
     first = _First(ctx)
-    gr.HTML(words.html(words.EXPLORE_LEDE))
+    gr.HTML(lede(words.EXPLORE_LEDE))
     sizes = gr.HTML(first.sizes, elem_id="explore-sizes")
     with gr.Row(elem_id="explore-controls"):
         metric = gr.Radio(

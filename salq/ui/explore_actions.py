@@ -175,6 +175,14 @@ def n_blocks_of(model: str) -> int:
         return 0
 
 
+def grid_sentence(found: Exploration) -> str:
+    """The most telling sentence of an exploration: saliency when it is there, else an error at the smallest width."""
+    if found.saliency is not None:
+        return _grid_reading("saliency", "", found.saliency.cells, found.linears)
+    tag = next(iter(tags([found])), "")
+    return _grid_reading("weight_error", tag, found.errors[tag].weight_error, found.linears) if tag else ""
+
+
 def _kept_or_live(store: RunStore, choices: Choices, block: int, matrix: str, how: str) -> tuple[MatrixMaps, str]:
     """(maps, key of the saliency map): from the repository when exactly this view is kept and the model's files are not needed for more."""
     key = saliency_key_of(explorations(store, choices.model))

@@ -48,3 +48,16 @@ def duration(seconds: float | None) -> str:
     if seconds < 90:  # noqa: PLR2004 - up to a minute and a half, seconds say more
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"  # noqa: PLR2004 - the same for hours
+
+
+def lede(text: str, number: str = "") -> str:
+    """The first sentence of a tab; `number`, where it occurs in the text, is set in the accent colour."""
+    escaped = escape(text)
+    if number:
+        escaped = escaped.replace(escape(number), f"<b>{escape(number)}</b>", 1)
+    return f'<p class="salq-lede">{escaped}</p>'
+
+
+def prose(text: str) -> str:
+    """A paragraph of explanation."""
+    return f'<p class="salq-prose">{escape(text)}</p>'

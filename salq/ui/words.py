@@ -1,9 +1,7 @@
 """Every sentence that the shell, Learn, Explore and Runs show. Calibrate and Compare keep theirs beside their layout."""
 
 TITLE = "salq: see what quantization does"
-PROMISE = (
-    "See what quantization does to a LLaMA: which weights matter, where the error is, and what calibration repairs."
-)
+PROMISE = "See what quantization does to a LLaMA: which weights matter, where the error is, and what calibration repairs."
 
 TABS = {"learn": "Learn", "explore": "Explore", "calibrate": "Calibrate", "compare": "Compare", "runs": "Runs"}
 
@@ -13,4 +11,37 @@ BITS_INFO = "Width of one code: 2 bits are 4 levels, 8 bits are 256."
 GROUP_INFO = "Consecutive inputs that share one scale and zero point."
 SYMMETRIC_INFO = "Levels mirrored around zero; off: each group has its own zero point."
 DEVICE_INFO = "Where saliency, calibration and chat are computed."
-TEXT_INFO = "Text for saliency, output error and calibration; quality is always measured on other text."
+TEXT_INFO = "Text for saliency, output error and calibration; quality is measured on other text."
+DEVICE_WAITS = "Looking for devices."
+TEXT_WAITS = "Looking for texts."
+WORKPLACE = "Set once, used in every tab"
+
+EXPLORE_LEDE = "Every cell is one matrix of the model. Click one, or focus the grid and use the arrow keys, to see its weights from above."
+METRIC_INFO = "What a cell's colour tells: how far weights move, how far outputs move, or how much a weight matters."
+BLOCK_INFO = "Decoder layer, from 0."
+MATRIX_INFO = "One of the seven linear layers of a block."
+POOLING_INFO = "How the weights under one cell become one colour. Mean hides outliers."
+MAPS_HINT = "Hover a cell to read all maps at the same place; drag to zoom, double-click to go back."
+
+LEARN_WHAT = (
+    "A language model is a few hundred large tables of numbers, its weights. Quantization stores each weight as a code of a few bits instead of "
+    "16: a level on a short ruler. Each group of neighbouring weights gets a ruler of its own, with a step (the scale) and a mark for zero "
+    "(the zero point). Fewer bits, fewer marks, so every weight moves a little to the nearest one."
+)
+LEARN_GROUP = "One real group of {count} weights from block {block}, {matrix}, row {row}: each dot is a weight, each blue tick a level that it can take."
+LEARN_NEXT = (
+    "Not every move hurts. A few weights carry most of the effect on the model's predictions (saliency), and the error that a matrix makes on real "
+    "inputs differs from the error of its weights. Explore shows all three for every matrix; Calibrate learns rulers and small corrections that "
+    "keep the outputs where they were; Compare lets you talk to the result beside the original."
+)
+LEARN_EMPTY = "No measured results are kept for {model} yet: `make assets` computes them. Explore can compute this model's own now."
+
+RUNS_LEDE = "Every run is a point: how large the model becomes, and what that costs in quality."
+RUNS_QUALITY_INFO = "Both are measured on text that calibration did not see."
+RUNS_EMPTY = "No finished run of this model yet. Start one in Calibrate, or start a sweep below."
+SWEEP_INFO = "Runs every combination, one after the other, in the background; the page may be closed."
+SWEEP_RECIPES_INFO = "Methods to compare."
+SWEEP_BITS_INFO = "Widths of a code."
+SWEEP_GROUPS_INFO = "Inputs that share one scale."
+SWEEP_PRESET_INFO = "How long each run calibrates."
+RUN_INFO = "Pick one here, or click a row or a point of the chart."
