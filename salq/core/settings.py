@@ -31,6 +31,11 @@ def saliency_dir() -> Path:
     return home() / "saliency"
 
 
+def texts_dir() -> Path:
+    """Fetched and model-written texts."""
+    return home() / "texts"
+
+
 def runs_dir() -> Path:
     """The run store."""
     return home() / "runs"
@@ -44,6 +49,11 @@ def is_public_host() -> bool:
 def hub_is_disabled() -> bool:
     """True when the user forbade network access to the hub (the hub client's own variables)."""
     return any(os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"} for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+
+
+def hub_endpoint() -> str:
+    """Address of the model hub: the hub client's own variable, so that a mirror is probed where it is used."""
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
 
 
 def server_port() -> int | None:

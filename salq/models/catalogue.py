@@ -30,13 +30,13 @@ class CatalogueEntry:
         return self.parameters * bytes_per_weight / 1e9
 
 
-def _config(width: int, mlp: int, blocks: int, heads: int, kv_heads: int, *, vocab: int, rope: Config, context: int, tied: bool) -> Config:
+def _config(width: int, mlp: int, blocks: int, heads: tuple[int, int], *, vocab: int, rope: Config, context: int, tied: bool) -> Config:
     return {
         "hidden_size": width,
         "intermediate_size": mlp,
         "num_hidden_layers": blocks,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
+        "num_attention_heads": heads[0],
+        "num_key_value_heads": heads[1],
         "vocab_size": vocab,
         "rope_parameters": rope,
         "max_position_embeddings": context,
@@ -70,39 +70,39 @@ _LICENCE_32 = "Llama 3.2 Community License"
 _ENTRIES = (
     CatalogueEntry(
         "smollm2-135m", "SmolLM2 135M Instruct", "HuggingFaceTB/SmolLM2-135M-Instruct", 134_515_008, "Apache-2.0", gated=False, chat=True,
-        config=_config(576, 1536, 30, 9, 3, rope=_plain_rope(100000.0), **_SMOL),
+        config=_config(576, 1536, 30, (9, 3), rope=_plain_rope(100000.0), **_SMOL),
     ),
     CatalogueEntry(
         "smollm2-360m", "SmolLM2 360M Instruct", "HuggingFaceTB/SmolLM2-360M-Instruct", 361_821_120, "Apache-2.0", gated=False, chat=True,
-        config=_config(960, 2560, 32, 15, 5, rope=_plain_rope(100000.0), **_SMOL),
+        config=_config(960, 2560, 32, (15, 5), rope=_plain_rope(100000.0), **_SMOL),
     ),
     CatalogueEntry(
         "smollm2-1.7b", "SmolLM2 1.7B Instruct", "HuggingFaceTB/SmolLM2-1.7B-Instruct", 1_711_376_384, "Apache-2.0", gated=False, chat=True,
-        config=_config(2048, 8192, 24, 32, 32, rope=_plain_rope(130000.0), **_SMOL),
+        config=_config(2048, 8192, 24, (32, 32), rope=_plain_rope(130000.0), **_SMOL),
     ),
     CatalogueEntry(
         "tinyllama-1.1b", "TinyLlama 1.1B Chat", "TinyLlama/TinyLlama-1.1B-Chat-v1.0", 1_100_048_384, "Apache-2.0", gated=False, chat=True,
-        config=_config(2048, 5632, 22, 32, 4, vocab=32000, rope=_plain_rope(10000.0), context=2048, tied=False),
+        config=_config(2048, 5632, 22, (32, 4), vocab=32000, rope=_plain_rope(10000.0), context=2048, tied=False),
     ),
     CatalogueEntry(
         "llama-3.2-1b", "Llama 3.2 1B", "meta-llama/Llama-3.2-1B", 1_235_814_400, _LICENCE_32, gated=True, chat=False,
-        config=_config(2048, 8192, 16, 32, 8, rope=_llama3_rope(32.0), tied=True, **_LLAMA_3),
+        config=_config(2048, 8192, 16, (32, 8), rope=_llama3_rope(32.0), tied=True, **_LLAMA_3),
     ),
     CatalogueEntry(
         "llama-3.2-3b", "Llama 3.2 3B", "meta-llama/Llama-3.2-3B", 3_212_749_824, _LICENCE_32, gated=True, chat=False,
-        config=_config(3072, 8192, 28, 24, 8, rope=_llama3_rope(32.0), tied=True, **_LLAMA_3),
+        config=_config(3072, 8192, 28, (24, 8), rope=_llama3_rope(32.0), tied=True, **_LLAMA_3),
     ),
     CatalogueEntry(
         "llama-2-7b", "Llama 2 7B", "meta-llama/Llama-2-7b-hf", 6_738_415_616, _LICENCE_2, gated=True, chat=False,
-        config=_config(4096, 11008, 32, 32, 32, **_LLAMA_2),
+        config=_config(4096, 11008, 32, (32, 32), **_LLAMA_2),
     ),
     CatalogueEntry(
         "llama-2-13b", "Llama 2 13B", "meta-llama/Llama-2-13b-hf", 13_015_864_320, _LICENCE_2, gated=True, chat=False,
-        config=_config(5120, 13824, 40, 40, 40, **_LLAMA_2),
+        config=_config(5120, 13824, 40, (40, 40), **_LLAMA_2),
     ),
     CatalogueEntry(
         "llama-3.1-8b", "Llama 3.1 8B", "meta-llama/Llama-3.1-8B", 8_030_261_248, _LICENCE_31, gated=True, chat=False,
-        config=_config(4096, 14336, 32, 32, 8, rope=_llama3_rope(8.0), tied=False, **_LLAMA_3),
+        config=_config(4096, 14336, 32, (32, 8), rope=_llama3_rope(8.0), tied=False, **_LLAMA_3),
     ),
 )  # fmt: skip
 

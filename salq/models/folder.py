@@ -12,6 +12,8 @@ from salq.core.files import read_json
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+ORIGIN_FILE = "salq.json"
+"""Beside a model that salq converted: where it came from and how its weights were stored."""
 VOLATILE_KEYS = {"transformers_version", "dtype", "torch_dtype", "_name_or_path", "architectures", "use_cache"}
 SAMPLES, SAMPLE_BYTES = 64, 4096
 """Weights are fingerprinted by 64 evenly spaced pages: telling two checkpoints apart takes milliseconds, not a pass over gigabytes."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
@@ -104,8 +105,8 @@ def read_config(source: ModelSource) -> LlamaConfig:
     try:
         with quiet():
             return LlamaConfig.from_pretrained(source.folder, local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"The config.json of {source.name} is not a usable LLaMA config ({_first_line(error)}).") from error
+    except (OSError, ValueError, TypeError, KeyError, StrictDataclassError) as error:
+        raise ModelError(f"The config.json of {source.name} is not a usable LLaMA config ({_reason(error)}).") from error
 
 
 def read_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
@@ -114,7 +115,7 @@ def read_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
         with quiet():
             return AutoTokenizer.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises bare Exception for a damaged tokenizer.json
-        raise ModelError(f"The tokenizer of {source.name} cannot be read ({_first_line(error)}); fetch the model again.") from error
+        raise ModelError(f"The tokenizer of {source.name} cannot be read ({_reason(error)}); fetch the model again.") from error
 
 
 def read_weight(source: ModelSource, block: int, module_name: str) -> Tensor:
@@ -137,7 +138,7 @@ def _read_model(source: ModelSource, dtype: torch.dtype) -> LlamaForCausalLM:
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        raise ModelError(f"The weights of {source.name} do not fit its config or are damaged ({_first_line(error)}).") from error
+        raise ModelError(f"The weights of {source.name} do not fit its config or are damaged ({_reason(error)}).") from error
     # transformers would go on with random numbers in place of missing weights
     if missing := sorted(report["missing_keys"]):
         raise ModelError(f"{source.name} lacks {len(missing)} weights (first: {missing[0]}); fetch the model again.")
@@ -154,6 +155,6 @@ def _check_memory(name: str, parameters: int, device: torch.device, dtype: torch
         )
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+def _reason(error: Exception) -> str:
+    """What a library said, on one line of readable length."""
+    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__

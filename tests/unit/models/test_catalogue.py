@@ -1,0 +1,34 @@
+"""The catalogue's configs give the published parameter counts, and looking at it costs no torch."""
+
+import subprocess
+import sys
+
+import pytest
+
+from salq.core.errors import UnknownNameError
+from salq.models.catalogue import CATALOGUE, DEFAULT_MODEL, CatalogueEntry, entry_of, parameters_of
+
+
+@pytest.mark.parametrize("entry", CATALOGUE.values(), ids=CATALOGUE)
+def test_config_gives_the_published_parameter_count(entry: CatalogueEntry) -> None:
+    assert parameters_of(entry.config) == entry.parameters
+
+
+def test_memory_follows_the_bytes_per_weight() -> None:
+    entry = entry_of(DEFAULT_MODEL)
+    assert entry.memory_gb() == pytest.approx(0.538, abs=0.001)
+    assert entry.memory_gb(2) == pytest.approx(entry.memory_gb() / 2)
+
+
+def test_gated_models_are_metas() -> None:
+    assert {entry.key for entry in CATALOGUE.values() if entry.gated} == {key for key in CATALOGUE if key.startswith("llama-")}
+
+
+def test_unknown_key_lists_the_known_ones() -> None:
+    with pytest.raises(UnknownNameError, match=r"'gpt2' is not known; choose one of: smollm2-135m, .*llama-3\.1-8b"):
+        entry_of("gpt2")
+
+
+def test_catalogue_and_source_import_no_torch() -> None:
+    code = "import sys, salq.models.catalogue, salq.models.source; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
