@@ -24,9 +24,11 @@ help:
 	@sed -n '/^#   make/s/^# *//p' Makefile
 
 setup: $(VENV)/installed
+	@echo "salq: $(VENV) is ready"
+
 setup-dev: $(VENV)/installed-dev
 
-run: setup
+run: $(VENV)/installed
 	@exec $(PY) app.py
 
 check: setup-dev
@@ -39,7 +41,7 @@ check: setup-dev
 test: setup-dev
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n $(JOBS) --dist loadfile --timeout 300 --jaxtyping-packages=$(CHECKED) $(PYTEST)
 
-assets: setup
+assets: $(VENV)/installed
 	$(PY) benchmarks/make_assets.py
 
 tree: setup-dev

@@ -7,22 +7,9 @@ from pathlib import Path
 from tests.house.files import ROOT, project_files, syntax
 
 START, END = "<!-- tree: written by `make tree` from the first sentence of each module -->", "<!-- /tree -->"
-ROOMS = "core models data quant packing kernels saliency evaluation calibration recipes chat runs figures ui cli".split()
-    "core",
-    "models",
-    "data",
-    "quant",
-    "packing",
-    "kernels",
-    "saliency",
-    "evaluation",
-    "calibration",
-    "recipes",
-    "chat",
-    "runs",
-    "figures",
-    "ui",
-    "cli",
+ROOMS = (
+    *("core", "models", "data", "quant", "packing", "kernels", "saliency", "evaluation"),
+    *("calibration", "recipes", "chat", "runs", "figures", "ui", "cli"),
 )
 WIDTH = 165
 
