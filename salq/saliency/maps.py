@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class MapMeta:
     mean: list[list[float | None]]
     n_nonfinite: list[list[int]]
     note: str = ""
-    linears: tuple[str, ...] = LINEARS
+    linears: list[str] = field(default_factory=lambda: list(LINEARS))
     format: int = FORMAT
 
 
