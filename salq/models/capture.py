@@ -4,6 +4,7 @@ The forward pass is stopped by a pre-hook and a private exception, and every key
 position embeddings, masks, whatever a later transformers adds), so that blocks can be run one by one exactly as the model runs them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,7 @@ def capture_block_inputs(model: Llama, tokens: Tensor, batch_size: int = 4) -> B
     return BlockInputs(torch.cat(caught), {name: _first_row(value, rows) for name, value in kwargs.items()})
 
 
-def run_block(block: nn.Module, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
+def run_block(block: nn.Module, hidden: Tensor, kwargs: Mapping[str, object]) -> Tensor:
     """Output `[B, T, H]` of one block for `hidden[B, T, H]`, with the keywords of `capture_block_inputs`; gradients flow if enabled."""
     return block(hidden, **kwargs)
 
