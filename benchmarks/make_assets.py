@@ -1,0 +1,124 @@
+"""Compute what the first screen shows, on the real default model, and keep it in assets/results/ (`make assets`).
+
+    python benchmarks/make_assets.py            about an hour on two cores; an interrupted run goes on where it stopped
+
+Everything is an ordinary run in the run store, with the bundled texts, so that anybody can repeat it; this script only chooses the runs and
+copies their results. `made.json` records the hash of every request: a test compares it with what the recipes of this checkout resolve to.
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from salq import recipes  # noqa: E402 - the checkout is put on the path first
+from salq.cli.follow import carry_out, open_store  # noqa: E402
+from salq.core.errors import SalqError  # noqa: E402
+from salq.core.files import write_json  # noqa: E402
+from salq.models.catalogue import DEFAULT_MODEL  # noqa: E402
+from salq.quant.spec import QuantSpec  # noqa: E402
+from salq.runs.exploration import kept_folder, of_run  # noqa: E402
+from salq.runs.kept import KeptRun, MatrixMaps, WeightGroup, keep_exploration, keep_group, keep_maps, keep_runs  # noqa: E402
+from salq.runs.requests import CalibrateRequest, Evaluation, ExploreRequest  # noqa: E402
+from salq.runs.store import RunInfo, RunStore  # noqa: E402
+
+TEXT = "bundled"
+CALIBRATIONS = (
+    *(("rtn", bits, group) for group in (64, 32) for bits in (8, 4, 3, 2)),
+    *((name, bits, 64) for bits in (3, 2, 4) for name in ("apiq", "sapr")),
+)
+"""(recipe, bits, group size) of the trade-off chart, most telling first."""
+SPECS = tuple(QuantSpec(bits=bits, group_size=group) for bits in (2, 3, 4, 8) for group in (32, 64))
+MATRIX = (17, "mlp.down_proj")
+GROUP_ROW, GROUP_START = 100, 640
+"""One group of 64 real weights for the number line of Learn; any would do, this one is not special."""
+
+
+def calibration_requests() -> list[CalibrateRequest]:
+    """The runs of the trade-off chart."""
+    evaluation = Evaluation(text=TEXT, windows=8, window=512)
+    return [
+        CalibrateRequest(model=DEFAULT_MODEL, recipe=recipes.get(name, preset="quick", bits=bits, group_size=group), text=TEXT, device="cpu", evaluation=evaluation)
+        for name, bits, group in CALIBRATIONS
+    ]
+
+
+def explore_request() -> ExploreRequest:
+    """The grids of Explore."""
+    return ExploreRequest(model=DEFAULT_MODEL, specs=SPECS, text=TEXT, n_samples=24, seq_len=256, device="cpu")
+
+
+def fingerprint() -> str:
+    """Hash of everything that is asked for: changes when a recipe, a preset or this list changes."""
+    keys = [request.key() for request in [explore_request(), *calibration_requests()]]
+    return hashlib.sha256(json.dumps([*keys, MATRIX, GROUP_ROW, GROUP_START]).encode()).hexdigest()
+
+
+def command(name: str, bits: int, group: int) -> str:
+    """What a person types for one of the runs."""
+    return (
+        f"python -m salq calibrate --model {DEFAULT_MODEL} --recipe {name} --bits {bits} --group-size {group} --preset quick "
+        f"--text {TEXT} --eval-text {TEXT} --windows 8 --window 512 --device cpu"
+    )
+
+
+def finished(store: RunStore, request: CalibrateRequest | ExploreRequest) -> RunInfo:
+    """The run of a request: found when it was done before, else carried out here. Raises SalqError when it fails."""
+    same = [info for info in store.list() if info.request is not None and info.request.key() == request.key()]
+    done = next((info for info in same if info.status == "done"), None)
+    if done is not None:
+        return done
+    run_id = next((info.id for info in same if info.can_resume), None) or store.create(request)
+    store.clear_cancel(run_id)
+    info = carry_out(store, run_id)
+    if info.status != "done":
+        raise SalqError(f"{info.title} ended as {info.status}: {info.progress.message}")
+    return info
+
+
+def keep_matrix() -> None:
+    """The maps of one matrix and one group of its weights."""
+    from salq.data.sources import load_text
+    from salq.evaluation.matrix_view import matrix_view
+    from salq.models.llama import read_weight
+    from salq.models.source import resolve
+    from salq.quant.frozen import rtn
+    from salq.saliency.maps import find, saliency_key
+
+    asked, (block, matrix) = explore_request(), MATRIX
+    source = resolve(DEFAULT_MODEL)
+    weight = read_weight(source, block, matrix)
+    text = load_text(TEXT, "calibration")
+    found = find(saliency_key(fingerprint=source.fingerprint, text_sha256=text.sha256, n_samples=asked.n_samples, seq_len=asked.seq_len, seed=asked.seed))
+    assert found is not None, "the explore run has just computed this map"
+    spec = QuantSpec(bits=3, group_size=64)
+    keep_maps(DEFAULT_MODEL, MatrixMaps.of(matrix_view(f"{block}.{matrix}", weight, spec, found.matrix(block, matrix)), block, matrix))
+    grids = {}
+    for bits in (2, 3, 4, 8):
+        frozen = rtn(weight[GROUP_ROW : GROUP_ROW + 1, GROUP_START : GROUP_START + 64], QuantSpec(bits=bits, group_size=64))
+        grids[str(bits)] = {"scale": float(frozen.scale), "zero_point": float(frozen.zero_point)}
+    weights = [round(value, 7) for value in weight[GROUP_ROW, GROUP_START : GROUP_START + 64].tolist()]
+    keep_group(DEFAULT_MODEL, WeightGroup(block, matrix, GROUP_ROW, GROUP_START, weights, grids))
+
+
+def main() -> int:
+    """Run everything that is missing and keep the results; what was finished when a later run fails is kept all the same."""
+    store = open_store()
+    explored = of_run(finished(store, explore_request()))
+    assert explored is not None, "an explore run that is done has results"
+    keep_exploration(DEFAULT_MODEL, explored)
+    keep_matrix()
+    kept: list[KeptRun] = []
+    for request, (name, bits, group) in zip(calibration_requests(), CALIBRATIONS, strict=True):
+        info = finished(store, request)
+        kept.append(KeptRun(info.title, command(name, bits, group), {key: value for key, value in info.metrics.items() if key != "per_window"}))
+        keep_runs(DEFAULT_MODEL, kept)
+    write_json(kept_folder(DEFAULT_MODEL) / "made.json", {"fingerprint": fingerprint(), "command": "make assets"})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""What the first screen shows was made by the recipes of this checkout."""
+
+from benchmarks.make_assets import CALIBRATIONS, SPECS, command, fingerprint
+from salq.core.files import read_json
+from salq.models.catalogue import DEFAULT_MODEL
+from salq.runs.exploration import kept, kept_folder
+from salq.runs.kept import kept_group, kept_maps, kept_runs
+
+
+def test_kept_results_were_made_by_the_current_recipes() -> None:
+    made = read_json(kept_folder(DEFAULT_MODEL) / "made.json")
+    assert made["fingerprint"] == fingerprint(), "a recipe, a preset or the list of runs changed: run `make assets`"
+
+
+def test_kept_results_are_complete() -> None:
+    exploration = kept(DEFAULT_MODEL)
+    assert exploration is not None
+    assert exploration.n_blocks == 30
+    assert {spec.tag for spec in SPECS} == set(exploration.errors)
+    assert exploration.saliency is not None
+    assert kept_maps(DEFAULT_MODEL) is not None
+    assert kept_group(DEFAULT_MODEL) is not None
+
+
+def test_every_kept_run_has_its_command_and_its_conditions() -> None:
+    runs = kept_runs(DEFAULT_MODEL)
+    assert [run.command for run in runs] == [command(*one) for one in CALIBRATIONS]
+    for run in runs:
+        for name in ("perplexity", "perplexity_original", "kl", "bits_per_weight", "size_mb", "seconds", "peak_memory_gb", "text", "windows", "window", "reference"):
+            assert run.metrics.get(name) is not None, (run.title, name)
