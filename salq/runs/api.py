@@ -8,6 +8,7 @@ from salq.calibration.engine import calibrate as calibration_events
 from salq.calibration.engine import matrix_shapes
 from salq.calibration.recipe import Recipe
 from salq.calibration.store import Block, BlockStore, MemoryBlocks
+from salq.core.drain import drain
 from salq.core.events import Event
 from salq.core.progress import Progress
 from salq.data.sources import load_text
@@ -15,7 +16,7 @@ from salq.data.windows import sample_windows
 from salq.kernels.assemble import quantized_copy
 from salq.models.llama import Llama
 from salq.quant.size import SizeReport, size_report
-from salq.saliency.maps import SaliencyMap, saliency_map
+from salq.saliency.maps import SaliencyMap, compute_saliency
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,10 @@ def calibrate(
     """
     tokens = None
     if recipe.data is not None:
-        tokens = sample_windows(load_text(text, "calibration"), model.tokenizer, recipe.data.n_samples, recipe.data.seq_len, seed)
-    if recipe.needs_saliency and saliency is None and recipe.saliency is not None:
-        saliency = saliency_map(model, n_samples=recipe.saliency.n_samples, seq_len=recipe.saliency.seq_len, text=text, seed=seed)
+        words = load_text(text, "calibration", model)
+        tokens = sample_windows(words, model.tokenizer, recipe.data.n_samples, recipe.data.seq_len, seed)
+        if recipe.needs_saliency and saliency is None and recipe.saliency is not None:
+            saliency = drain(compute_saliency(model, words, recipe.saliency.n_samples, recipe.saliency.seq_len, seed))
     if saliency is not None:
         saliency.check_model(model)
     store = blocks or MemoryBlocks()

@@ -17,12 +17,14 @@ from salq.core.device import DeviceChoice, PeakMemory, choose_device, out_of_mem
 from salq.core.errors import StoreError
 from salq.core.files import write_json
 from salq.data.sources import load_text
+from salq.data.text import Text
 from salq.data.windows import evaluation_windows, sample_windows
 from salq.evaluation.errors import quantization_errors
 from salq.evaluation.scores import Scores, score
 from salq.kernels.assemble import quantized_copy
 from salq.models.llama import Llama, load_model
 from salq.runs.environment import environment
+from salq.runs.inputs import Inputs, gather
 from salq.runs.limits import Limits
 from salq.runs.plan import Plan, check_room, plan
 from salq.runs.requests import CalibrateRequest, ExploreRequest
@@ -44,7 +46,7 @@ class _Loaded:
     model: Llama
     tokens: Tensor | None
     windows: Tensor
-    evaluation_text: str
+    inputs: Inputs
 
 
 def _calibrate(store: RunStore, run_id: str, request: CalibrateRequest) -> Iterator[ev.Event]:
@@ -52,21 +54,21 @@ def _calibrate(store: RunStore, run_id: str, request: CalibrateRequest) -> Itera
     check_room(planned, request.model, store.root)
     peak = PeakMemory(planned.choice.device)
     write_json(store.folder(run_id) / "environment.json", environment(planned.choice))
-    loaded = yield from _load(request, planned)
+    loaded = yield from _load(store, run_id, request, planned)
     saliency = None
     if request.recipe.needs_saliency:
-        saliency = yield from _guarded(_saliency(loaded.model, request), "The saliency map")
+        saliency = yield from _guarded(_saliency(loaded, request), "The saliency map")
     blocks = store.blocks(run_id)
     drop_damaged(blocks)
     yield from _guarded(
         calibrate(loaded.model, loaded.tokens, request.recipe, blocks, saliency, n_blocks=request.n_blocks, seed=request.seed), "Calibration"
     )
     quantized = quantized_copy(loaded.model, {index: blocks.load(index) for index in range(planned.n_blocks)})
-    scores = yield from _guarded(score(loaded.model, quantized, loaded.windows, text=loaded.evaluation_text), "Evaluation")
+    scores = yield from _guarded(score(loaded.model, quantized, loaded.windows, text=loaded.inputs.evaluation.name), "Evaluation")
     yield from _results(store, run_id, _metrics(store, run_id, request, planned, loaded.model, scores) | {"peak_memory_gb": peak.gb()})
 
 
-def _load(request: CalibrateRequest, planned: Plan) -> Steps[_Loaded]:
+def _load(store: RunStore, run_id: str, request: CalibrateRequest, planned: Plan) -> Steps[_Loaded]:
     """The model and all text, so that a text that is too short is told before hours of work."""
     started = time.monotonic()
     yield ev.PhaseStarted("load", of=1, unit="models", weight=LOAD_SECONDS)
@@ -74,21 +76,21 @@ def _load(request: CalibrateRequest, planned: Plan) -> Steps[_Loaded]:
     with out_of_memory_as_error(f"Loading {request.model}"):
         model = load_model(request.model, device=planned.choice)
     plan(request, config=model.config.to_dict())  # a folder may hold other shapes than the catalogue says
-    evaluation = load_text(request.evaluation.text, "evaluation")
-    windows = evaluation_windows(evaluation, model.tokenizer, request.evaluation.windows, request.evaluation.window)
-    tokens = None
-    if request.recipe.data is not None:
-        text = load_text(request.text, "calibration")
-        tokens = sample_windows(text, model.tokenizer, request.recipe.data.n_samples, request.recipe.data.seq_len, request.seed)
+    inputs = gather(store, run_id, request, model)
+    windows = evaluation_windows(inputs.evaluation, model.tokenizer, request.evaluation.windows, request.evaluation.window)
+    tokens, data = None, request.recipe.data
+    if data is not None and inputs.calibration is not None:
+        tokens = sample_windows(inputs.calibration, model.tokenizer, data.n_samples, data.seq_len, request.seed)
     yield ev.PhaseStep("load", 1)
     yield ev.PhaseDone("load", time.monotonic() - started)
-    return _Loaded(model, tokens, windows, evaluation.name)
+    return _Loaded(model, tokens, windows, inputs)
 
 
-def _saliency(model: Llama, request: CalibrateRequest) -> Steps[SaliencyMap]:
-    sampling = request.recipe.saliency
+def _saliency(loaded: _Loaded, request: CalibrateRequest) -> Steps[SaliencyMap]:
+    sampling, text = request.recipe.saliency, loaded.inputs.calibration
     assert sampling is not None  # the recipe was validated: it needs saliency, so it says how much
-    return compute_saliency(model, load_text(request.text, "calibration"), sampling.n_samples, sampling.seq_len, request.seed)
+    assert text is not None
+    return compute_saliency(loaded.model, text, sampling.n_samples, sampling.seq_len, request.seed)
 
 
 def _metrics(store: RunStore, run_id: str, request: CalibrateRequest, planned: Plan, model: Llama, scores: Scores) -> dict[str, Any]:
@@ -128,28 +130,28 @@ def _explore(store: RunStore, run_id: str, request: ExploreRequest) -> Iterator[
     Limits.here().check(request)
     choice = choose_device(request.device)
     write_json(store.folder(run_id) / "environment.json", environment(choice))
-    model, tokens = yield from _load_for_exploring(request, choice)
-    results: dict[str, Any] = {"model": request.short_model, "reference": model.reference_label}
+    model, text, tokens = yield from _load_for_exploring(request, choice)
+    results: dict[str, Any] = {"model": request.short_model, "reference": model.reference_label, "text": text.name, "device": str(choice.device)}
     if request.saliency:
-        text = load_text(request.text, "calibration")
         found = yield from _guarded(compute_saliency(model, text, request.n_samples, request.seq_len, request.seed), "The saliency map")
         results["saliency"] = found.summary()
     if request.specs:
         grids = yield from _guarded(quantization_errors(model, tokens, request.specs), "The error grids")
-        write_json(store.folder(run_id) / "errors.json", [grid.to_json() for grid in grids])
+        results["errors"] = [grid.to_json() for grid in grids]
     store.write_metrics(run_id, results)
 
 
-def _load_for_exploring(request: ExploreRequest, choice: DeviceChoice) -> Steps[tuple[Llama, Tensor]]:
+def _load_for_exploring(request: ExploreRequest, choice: DeviceChoice) -> Steps[tuple[Llama, Text, Tensor]]:
     started = time.monotonic()
     yield ev.PhaseStarted("load", of=1, unit="models", weight=LOAD_SECONDS)
     with out_of_memory_as_error(f"Loading {request.model}"):
         model = load_model(request.model, device=choice)
     Limits.here().check_parameters(request.model, model.parameters)
-    tokens = sample_windows(load_text(request.text, "calibration"), model.tokenizer, request.n_samples, request.seq_len, request.seed)
+    text = load_text(request.text, "calibration", model)
+    tokens = sample_windows(text, model.tokenizer, request.n_samples, request.seq_len, request.seed)
     yield ev.PhaseStep("load", 1)
     yield ev.PhaseDone("load", time.monotonic() - started)
-    return model, tokens
+    return model, text, tokens
 
 
 def drop_damaged(blocks: DirectoryBlocks) -> list[int]:

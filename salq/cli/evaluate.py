@@ -1,0 +1,118 @@
+"""`evaluate`: perplexity, and KL divergence from the original, of a model, its rounding to nearest, or a run."""
+
+import argparse
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Any
+
+from salq.cli import options
+from salq.cli.display import Display
+from salq.cli.follow import open_store
+from salq.cli.report import emit, result_facts, say, with_stable_keys
+from salq.core.errors import ConfigError
+from salq.runs.limits import Limits
+from salq.runs.requests import CalibrateRequest, Evaluation
+
+if TYPE_CHECKING:
+    from salq.calibration.store import Block
+    from salq.models.llama import Llama
+    from salq.quant.spec import QuantSpec
+
+ORIGINAL_BITS = 16
+
+
+def add(commands: options.Commands) -> None:
+    """Add the command."""
+    parser = options.command(commands, "evaluate", run, "Measure perplexity and the KL divergence from the original.")
+    options.add_model(parser, required=True)
+    parser.add_argument("--run", metavar="ID", help="evaluate what this run has calibrated")
+    parser.add_argument("--recipe", choices=["rtn"], help="evaluate the model rounded to nearest (other recipes: calibrate, then --run)")
+    options.add_grid(parser)
+    options.add_evaluation(parser, text="--text")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it."""
+    if args.run is not None and (args.model is not None or args.recipe is not None):
+        raise ConfigError("--run names the model and the recipe already; leave --model and --recipe out.")
+    if args.run is None and args.model is None:
+        raise ConfigError("There is nothing to evaluate; give --run ID or --model NAME.")
+    limits = Limits.here()
+    evaluation = _evaluation(args)
+    limits.check_evaluation(evaluation.windows, evaluation.window)
+    limits.check_text(evaluation.text)
+    title, values = _of_run(args, evaluation) if args.run is not None else _of_model(args, evaluation)
+    if args.json:
+        emit(with_stable_keys(values))
+    else:
+        say(title)
+        say(result_facts(values))
+    return 0
+
+
+def _evaluation(args: argparse.Namespace) -> Evaluation:
+    try:
+        return Evaluation(text=options.placed(args.eval_text), windows=args.windows, window=args.window)
+    except ValueError as error:
+        raise ConfigError(
+            f"{args.windows} windows of {args.window} tokens cannot be evaluated; use at least 1 window of at least 8 tokens."
+        ) from error
+
+
+def _of_run(args: argparse.Namespace, evaluation: Evaluation) -> tuple[str, dict[str, Any]]:
+    store = open_store()
+    run_id = store.resolve(args.run)
+    request = store.request(run_id)
+    if not isinstance(request, CalibrateRequest) or not store.finished_blocks(run_id):
+        raise ConfigError(f"Run {run_id} has no finished block to evaluate; choose a run of calibrate, or resume it first.")
+    from salq.models.llama import load_model
+
+    model = load_model(request.model, device=args.device)
+    blocks = store.blocks(run_id)
+    values = _measured(model, {index: blocks.load(index) for index in blocks.indices()}, request.spec, request.recipe.rank, evaluation)
+    return f"{request.shown_title}   (run {run_id})", {"run": run_id, **values}
+
+
+def _of_model(args: argparse.Namespace, evaluation: Evaluation) -> tuple[str, dict[str, Any]]:
+    from salq.kernels.assemble import rtn_blocks
+    from salq.models.llama import load_model
+
+    Limits.here().check_model(args.model)
+    spec = options.check_spec(args.bits, args.group_size, symmetric=args.symmetric)
+    model = load_model(options.placed_model(args.model), device=args.device)
+    name = args.model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    if args.recipe is None:
+        return f"{name}, {model.reference_label}", _measured(model, {}, None, 0, evaluation)
+    return f"rtn {spec.tag} {name}", {"recipe": "rtn", "tag": spec.tag, **_measured(model, rtn_blocks(model, spec), spec, 0, evaluation)}
+
+
+def _measured(model: "Llama", frozen: "dict[int, Block]", spec: "QuantSpec | None", rank: int, evaluation: Evaluation) -> dict[str, Any]:
+    """Scores and size; without a spec, of the original against itself."""
+    from salq.calibration.engine import matrix_shapes
+    from salq.core.device import PeakMemory
+    from salq.data.sources import load_text
+    from salq.data.windows import evaluation_windows
+    from salq.evaluation.scores import score
+    from salq.kernels.assemble import quantized_copy
+    from salq.quant.size import size_report
+
+    started, peak = time.monotonic(), PeakMemory(model.device)
+    text = load_text(evaluation.text, "evaluation")
+    windows = evaluation_windows(text, model.tokenizer, evaluation.windows, evaluation.window)
+    quantized = quantized_copy(model, frozen) if frozen else model
+    scores = Display().watch(score(model, quantized, windows, text=text.name))
+    if spec is None:
+        size: dict[str, Any] = _original_size(model)
+    else:
+        shapes = {name: shape for name, shape in matrix_shapes(model).items() if int(name.split(".")[0]) in frozen}
+        size = dataclasses.asdict(size_report(spec, shapes, model.parameters, rank))
+    about = {"reference": model.reference_label, "reference_note": model.source.note, "device": str(model.device)}
+    return {**scores.metrics(), **size, "seconds": time.monotonic() - started, "peak_memory_gb": peak.gb(), **about}
+
+
+def _original_size(model: "Llama") -> dict[str, float]:
+    from salq.calibration.engine import matrix_shapes
+
+    weights = sum(rows * columns for rows, columns in matrix_shapes(model).values())
+    bits, mb = float(ORIGINAL_BITS), ORIGINAL_BITS / 8 / 1e6
+    return {"bits_per_weight": bits, "size_mb": weights * mb, "model_bits_per_weight": bits, "model_size_mb": model.parameters * mb}
