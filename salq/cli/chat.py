@@ -31,10 +31,8 @@ Messages = list[dict[str, Any]]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command, besides those that every command has (`--json`)."""
     parser.add_argument("--model", default=None, help=f"catalogue name, hub id or folder (default: that of the first run, else {DEFAULT_MODEL})")
-    parser.add_argument("--run", action="append", default=[], metavar="ID", help="a calibrated run to talk to; up to two")
-    parser.add_argument(
-        "--recipe", choices=["rtn"], default=None, help="a quantized side without a run: rounding to nearest (default without --run)"
-    )
+    parser.add_argument("--run", dest="runs", action="append", default=[], metavar="ID", help="a calibrated run to talk to; up to two")
+    parser.add_argument("--recipe", choices=["rtn"], default=None, help="a quantized side without a run: rounding to nearest (default without --run)")
     parser.add_argument("--bits", type=int, choices=[2, 3, 4, 8], default=3, help="bits of the rtn side (default: 3)")
     parser.add_argument("--group-size", default="64", metavar="N", help="group size of the rtn side, or `row` (default: 64)")
     parser.add_argument("--symmetric", action="store_true", help="symmetric grid for the rtn side")
@@ -69,7 +67,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def participants_of(args: argparse.Namespace, store: RunStore) -> list[Participant]:
     """The original, the runs that were named, and RTN when none was (or when it was asked for). Raises ConfigError, UnknownNameError."""
-    runs = [run_participant(store, store.resolve(name)) for name in args.run]
+    runs = [run_participant(store, store.resolve(name)) for name in args.runs]
     model = args.model or (runs[0].model if runs else DEFAULT_MODEL)
     Limits.here().check_model(model)
     found = [Participant.original(model), *runs]
