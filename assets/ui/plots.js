@@ -166,4 +166,7 @@
   window.addEventListener("resize", () => setTimeout(() => plotIn(GRID) && outline(plotIn(GRID)), 200));
   watch("value", follow);
   scan();
+
+  // A phone's screen belongs to the tabs first; the sidebar opens over them at a touch.
+  if (window.innerWidth < 768) document.querySelector("#sidebar.open .toggle-button, .sidebar.open .toggle-button")?.click();
 })();

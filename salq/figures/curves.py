@@ -39,9 +39,7 @@ def _term(curve: BlockCurve, term: str, position: Sequence[int], index: int) -> 
     )
 
 
-def block_errors(
-    series: Mapping[str, Sequence[float | None]], *, title: str = "Relative output error of each block"
-) -> go.Figure:
+def block_errors(series: Mapping[str, Sequence[float | None]], *, title: str = "Relative output error of each block") -> go.Figure:
     """One line per run over the depth of the model; `series` maps a label (for example `sapr w3g64`) to a value per block."""
     figure = go.Figure()
     for index, (label, values) in enumerate(series.items()):

@@ -27,9 +27,7 @@ class GridMetric:
 METRICS: dict[str, GridMetric] = {
     metric.key: metric
     for metric in (
-        GridMetric(
-            "weight_error", "Relative weight error", "‖W−Ŵ‖ / ‖W‖", ERROR_SCALE, False, "rounding moved the weights far"
-        ),
+        GridMetric("weight_error", "Relative weight error", "‖W−Ŵ‖ / ‖W‖", ERROR_SCALE, False, "rounding moved the weights far"),
         GridMetric(
             "output_error",
             "Relative output error",
@@ -82,12 +80,8 @@ def grid_heatmap(values: Sequence[Sequence[float]], module_names: Sequence[str],
         )
     )
     styled(figure, height=ROW_HEIGHT * len(names) + 118, margin={"l": 44, "r": 8, "t": 52, "b": 44})
-    figure.update_xaxes(
-        title_text="block", showgrid=False, tickmode="auto", nticks=16, constrain="domain", fixedrange=True
-    )
-    figure.update_yaxes(
-        title_text="matrix", showgrid=False, autorange="reversed", fixedrange=True, tickfont={"size": 12}
-    )
+    figure.update_xaxes(title_text="block", showgrid=False, tickmode="auto", nticks=16, constrain="domain", fixedrange=True)
+    figure.update_yaxes(title_text="matrix", showgrid=False, autorange="reversed", fixedrange=True, tickfont={"size": 12})
     return figure
 
 
@@ -103,7 +97,7 @@ def _label(value: float, log: bool) -> str:
     """Two significant digits, short enough for a cell; a logarithmic metric has its power of ten in the hover only."""
     if log or not np.isfinite(value):
         return ""
-    return f"{value:.2f}".removeprefix("0") if value < 9.995 else f"{value:.0f}"  # noqa: PLR2004 - three characters at most
+    return f"{value:.2f}".removeprefix("0") if value < 9.995 else f"{value:.0f}"
 
 
 def _log10(table: np.ndarray) -> np.ndarray:

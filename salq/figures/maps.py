@@ -21,6 +21,9 @@ PANEL_HEIGHT = 190
 GAP = 64
 """Pixels between panels: the lower panel's title and colour bar."""
 
+BOTTOM = 62
+"""Pixels under the last panel: ticks and the title in two lines."""
+
 
 @dataclass(frozen=True)
 class MapPanel:
@@ -50,7 +53,7 @@ def encode(values: np.ndarray) -> Coded:
         return Coded(np.where(finite, 0, NOT_FINITE).astype(np.uint8), 0.0, 1.0, int((~finite).sum()))
     logs = np.log10(values, where=positive, out=np.full(values.shape, -np.inf, dtype=np.float64))
     low, high = (float(edge) for edge in np.percentile(logs[positive], (1, 99)))
-    if high - low < 1e-6:  # noqa: PLR2004 - a constant map: any non-empty range will do
+    if high - low < 1e-6:
         low, high = low - 0.5, high + 0.5
     scaled = np.clip((logs - low) / (high - low), 0.0, 1.0) * TOP_CODE
     codes = np.where(finite, np.rint(np.nan_to_num(scaled, neginf=0.0)), NOT_FINITE)
@@ -83,16 +86,16 @@ def matrix_maps(
         figure.add_trace(_trace(panel, coded, row_edges, col_edges, index, top))
         _axes(figure, index, (bottom, top), last=index == len(panels) - 1)
         figure.add_annotation(_title(panel, coded, top))
-    styled(figure, height=total_height(len(panels)), margin={"l": 56, "r": 10, "t": GAP, "b": 50}, meta=meta)
+    styled(figure, height=total_height(len(panels)), margin={"l": 56, "r": 10, "t": GAP, "b": BOTTOM}, meta=meta)
     figure.update_xaxes(range=[col_edges[0], col_edges[-1]], **_group_ticks(col_edges, group_size))
     figure.update_yaxes(range=[row_edges[-1], row_edges[0]], title_text="output")
-    figure.update_layout({_axis("x", len(panels) - 1): {"title": {"text": _x_title(col_edges, how, group_size)}}})
+    figure.update_layout({_axis("x", len(panels) - 1): {"title": {"text": _x_title(row_edges, col_edges, how, group_size)}}})
     return figure
 
 
 def total_height(n_panels: int) -> int:
     """Pixels of the whole figure."""
-    return n_panels * PANEL_HEIGHT + (n_panels - 1) * GAP + GAP + 50
+    return n_panels * PANEL_HEIGHT + (n_panels - 1) * GAP + GAP + BOTTOM
 
 
 def _domains(count: int) -> list[tuple[float, float]]:
@@ -102,9 +105,7 @@ def _domains(count: int) -> list[tuple[float, float]]:
     return [(max(top - PANEL_HEIGHT / inner, 0.0), top) for top in tops]
 
 
-def _trace(
-    panel: MapPanel, coded: Coded, row_edges: Sequence[int], col_edges: Sequence[int], index: int, top: float
-) -> go.Heatmap:
+def _trace(panel: MapPanel, coded: Coded, row_edges: Sequence[int], col_edges: Sequence[int], index: int, top: float) -> go.Heatmap:
     suffix = "" if index == 0 else str(index + 1)
     return go.Heatmap(
         z=coded.codes,
@@ -188,7 +189,9 @@ def _group_ticks(col_edges: Sequence[int], group_size: int | None) -> dict[str, 
     return {"tick0": 0, "dtick": step, "ticks": "outside", "ticklen": 4, "tickcolor": FAINT}
 
 
-def _x_title(col_edges: Sequence[int], how: str, group_size: int | None) -> str:
-    per_cell = int(col_edges[1]) - int(col_edges[0])
-    pooled = "one input per cell" if per_cell == 1 else f"{how} over {per_cell} inputs per cell"
-    return f"input ({pooled})" if group_size is None else f"input ({pooled}; ticks at group borders)"
+def _x_title(row_edges: Sequence[int], col_edges: Sequence[int], how: str, group_size: int | None) -> str:
+    """Axis title with the pooling, on a line of its own so that it fits a phone."""
+    rows, columns = int(row_edges[1]) - int(row_edges[0]), int(col_edges[1]) - int(col_edges[0])
+    pooled = "one weight per cell" if rows == columns == 1 else f"{how} over {rows} × {columns} weights per cell"
+    ticks = "" if group_size is None else "; ticks at group borders"
+    return f"input<br><span style='font-size:11px'>{pooled}{ticks}</span>"

@@ -42,15 +42,16 @@ class Choices:
         """From the raw values of `Sidebar.inputs`. Raises ConfigError for values that the page does not offer."""
         model, bits, group_size, symmetric, device, text = values
         if bits not in BITS or group_size not in GROUP_SIZES:
-            raise ConfigError(
-                f"Bits {bits!r} with group size {group_size!r} is not offered; use bits {BITS} and group size {GROUP_SIZES}."
-            )
+            raise ConfigError(f"Bits {bits!r} with group size {group_size!r} is not offered; use bits {BITS} and group size {GROUP_SIZES}.")
         if not isinstance(model, str) or not model.strip():
-            raise ConfigError(
-                "No model is chosen; pick one from the list or type a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct."
-            )
+            raise ConfigError("No model is chosen; pick one from the list or type a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct.")
         group = None if group_size == WHOLE_ROW else int(group_size)
         return cls(model.strip(), int(bits), group, bool(symmetric), str(device or "auto"), str(text or "auto"))
+
+    @property
+    def short_model(self) -> str:
+        """The model's name for people: the last part of a hub id or folder."""
+        return self.model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
 
     @property
     def spec(self) -> "QuantSpec":
@@ -69,7 +70,9 @@ class Sidebar:
     group_size: gr.Dropdown
     symmetric: gr.Checkbox
     device: gr.Dropdown
+    device_note: gr.HTML
     text: gr.Dropdown
+    text_note: gr.HTML
 
     @property
     def inputs(self) -> list[Any]:
@@ -95,8 +98,12 @@ class UiContext:
     """{"block": 0-based index, "matrix": module_name}: shared by every view; set by clicks, keys, pickers and links."""
     chip: gr.HTML
     """Status chip of the current run (`status.chip`); refreshed by the page's own timer."""
-    load_hooks: list[Callable[[gr.Blocks], None]] = field(default_factory=list)
-    """Called by the page after all tabs are built, with the Blocks: the place for a tab's own `demo.load`."""
+    bridge: gr.HTML
+    """Clicks on charts (`bridge.plot_bridge`): events `cell` and `point`; its value is the selection that the grid outlines."""
+    items: dict[str, gr.Tab] = field(default_factory=dict)
+    """The tabs by id, for `items["runs"].select(...)`."""
+    load_hooks: list[Callable[[Any], None]] = field(default_factory=list)
+    """Called with the event of the page's opening, after the link was followed: chain a tab's first drawing with `.then`."""
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The Explore tab: the whole model as a grid, one matrix as maps, and one selection that runs through both."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
@@ -9,7 +10,6 @@ from salq.core.errors import SalqError
 from salq.figures import METRICS
 from salq.runs.store import RunStore
 from salq.ui import words
-from salq.ui.bridge import plot_bridge
 from salq.ui.context import Choices, UiContext, as_gr_error
 from salq.ui.explore_actions import (
     LINEARS,
@@ -19,6 +19,7 @@ from salq.ui.explore_actions import (
     MatrixPicture,
     explore_request,
     grid_view,
+    is_here,
     kept_picture,
     matrix_picture,
     n_blocks_of,
@@ -39,15 +40,17 @@ def build(ctx: UiContext) -> None:
     with gr.Row(elem_id="explore-controls"):
         metric = gr.Radio(
             [(one.title, key) for key, one in METRICS.items()], value="weight_error", label="Colour by", info=words.METRIC_INFO,
-            elem_id="explore-metric", elem_classes="salq-switch", scale=4,
+            elem_id="explore-metric", elem_classes="salq-switch", scale=4, min_width=300,
         )  # fmt: skip
         compute = gr.Button("Compute", variant="primary", elem_id="explore-compute", scale=1, min_width=130)
         cancel = gr.Button("Cancel", visible=False, elem_id="explore-cancel", scale=1, min_width=130)
     progress = gr.HTML("", elem_id="explore-progress")
     grid_problem = gr.HTML(reading(first.grid.problem, problem=True), elem_id="explore-problem")
-    grid = gr.Plot(plot_data(first.grid.figure), show_label=False, elem_id="explore-grid", elem_classes="salq-chart", visible=first.grid.figure is not None)
+    grid = gr.Plot(
+        plot_data(first.grid.figure), show_label=False, elem_id="explore-grid", elem_classes="salq-chart", visible=first.grid.figure is not None
+    )
     grid_text = gr.HTML(reading(first.grid.reading) + note(first.grid.source), elem_id="explore-reading")
-    with gr.Accordion("The grid as a table", open=False, elem_id="explore-table-fold"):
+    with gr.Accordion("The grid as a table", open=False, elem_id="explore-table-fold", visible=bool(first.grid.table)) as fold:
         grid_table = gr.Dataframe(
             first.grid.table, headers=first.grid.header or ["block", *LINEARS], interactive=False, show_label=False, elem_id="explore-table", max_height=360
         )  # fmt: skip
@@ -67,24 +70,32 @@ def build(ctx: UiContext) -> None:
     maps = gr.Plot(
         plot_data(first.maps.figure), show_label=False, elem_id="matrix-maps", elem_classes="salq-chart", visible=first.maps.figure is not None
     )  # fmt: skip
+    gr.HTML(note(words.MAPS_HINT))
     with gr.Accordion("The maps in numbers", open=False, elem_id="matrix-table-fold"):
         matrix_table = gr.Dataframe(first.maps.table, headers=TABLE_HEADER, interactive=False, show_label=False, elem_id="matrix-table")
     with gr.Row():
         link = gr.Button("Copy a link to this view", size="sm", elem_id="explore-link", scale=0, min_width=220)
-    bridge = plot_bridge({"block": first.block, "matrix": first.matrix})
     timer = gr.Timer(1.0, active=False)
     finished = gr.State("")
 
     store, sidebar = ctx.store, ctx.sidebar
-    grid_outputs = [grid, grid_text, grid_problem, grid_table, sizes]
-    matrix_outputs = [maps, matrix_text, matrix_table, block, matrix, bridge]
+    grid_outputs = [grid, grid_text, grid_problem, grid_table, fold, sizes]
+    matrix_outputs = [maps, matrix_text, matrix_table, block, matrix, ctx.bridge]
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
     minimal = {"api_visibility": "private", "show_progress": "minimal", "concurrency_limit": 4}
 
     def draw_grid(metric_key: str, *values: Any) -> Updates:
         return _grid_updates(store, metric_key, values)
 
-    def draw_matrix(selection: dict[str, Any], pooling: str, *values: Any) -> Updates:
+    def draw_matrix(selection: dict[str, Any], pooling: str, *values: Any) -> Iterator[Updates]:
+        if isinstance(values[0], str) and not is_here(values[0]):
+            yield [gr.skip(), reading(words.FETCHING.format(model=values[0])), *[gr.skip()] * 4]
+        yield _matrix_updates(store, selection, pooling, values)
+
+    def draw_first_matrix(selection: dict[str, Any], pooling: str, *values: Any) -> Updates:
+        kept_is_shown = selection == {"block": first.block, "matrix": first.matrix} and first.maps.figure is not None
+        if not is_here(values[0]):
+            return [gr.skip(), gr.skip() if kept_is_shown else reading(words.NOT_FETCHED), *[gr.skip()] * 3, selection]
         return _matrix_updates(store, selection, pooling, values)
 
     def pick_cell(event: gr.EventData, current: dict[str, Any], model: str) -> Any:
@@ -118,21 +129,21 @@ def build(ctx: UiContext) -> None:
     gr.on([one.input for one in drawn_by], draw_grid, inputs, grid_outputs, trigger_mode="always_last", **minimal).then(
         draw_matrix, [ctx.selection, how, *sidebar.inputs], matrix_outputs, **minimal
     )
-    gr.on([ctx.selection.change, how.input], draw_matrix, [ctx.selection, how, *sidebar.inputs], matrix_outputs, trigger_mode="always_last", **minimal)
-    bridge.cell(pick_cell, [ctx.selection, sidebar.model], ctx.selection, **quiet)
+    gr.on(
+        [ctx.selection.change, how.input], draw_matrix, [ctx.selection, how, *sidebar.inputs], matrix_outputs, trigger_mode="always_last", **minimal
+    )
+    ctx.bridge.cell(pick_cell, [ctx.selection, sidebar.model], ctx.selection, **quiet)
     gr.on([block.input, matrix.input], pick_names, [block, matrix, ctx.selection, sidebar.model], ctx.selection, **quiet)
     compute.click(start, sidebar.inputs, [ctx.explore_id, timer, cancel, compute, progress], api_visibility="private")
     cancel.click(stop, ctx.explore_id, None, queue=False, api_visibility="private")
     watched = [progress, timer, cancel, compute, finished]
     timer.tick(watch, ctx.explore_id, watched, concurrency_limit=None, **quiet)
-    finished.change(draw_grid, inputs, grid_outputs, **minimal).then(
-        draw_matrix, [ctx.selection, how, *sidebar.inputs], matrix_outputs, **minimal
-    )
+    finished.change(draw_grid, inputs, grid_outputs, **minimal).then(draw_matrix, [ctx.selection, how, *sidebar.inputs], matrix_outputs, **minimal)
     link.click(None, [sidebar.model, sidebar.bits, ctx.selection, ctx.run_id], None, js=COPY_LINK)
 
     def on_load(opened: Any) -> None:
         opened.then(draw_grid, inputs, grid_outputs, **quiet).then(
-            draw_matrix, [ctx.selection, how, *sidebar.inputs], matrix_outputs, **quiet
+            draw_first_matrix, [ctx.selection, how, *sidebar.inputs], matrix_outputs, **quiet
         ).then(watch, ctx.explore_id, watched, **quiet)
 
     ctx.load_hooks.append(on_load)
@@ -165,9 +176,10 @@ def _grid_updates(store: RunStore, metric_key: str, values: tuple[Any, ...]) -> 
         choices = Choices.of(*values)
         view = grid_view(store, choices, metric_key)
     except SalqError as error:
-        return [_plot(None), "", reading(str(error), problem=True), gr.skip(), ""]
+        return [_plot(None), "", reading(str(error), problem=True), gr.skip(), gr.Accordion(visible=False), ""]
     table = gr.Dataframe(value=view.table, headers=view.header) if view.table else gr.skip()
-    return [_plot(view.figure), reading(view.reading) + note(view.source), reading(view.problem, problem=True), table, _sizes_html(choices)]
+    told = [reading(view.reading) + note(view.source), reading(view.problem, problem=True)]
+    return [_plot(view.figure), *told, table, gr.Accordion(visible=bool(view.table)), _sizes_html(choices)]
 
 
 def _matrix_updates(store: RunStore, selection: dict[str, Any], pooling: str, values: tuple[Any, ...]) -> Updates:

@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from salq.core.errors import ConfigError, SalqError
@@ -116,9 +117,9 @@ def kept_picture(choices: Choices, block: int, matrix: str) -> MatrixPicture:
 
 
 PANELS = {
-    "saliency": ("Saliency", SALIENCY_SCALE, "Fisher diagonal F, nats² per weight²"),
-    "error": ("Rounding error", ERROR_SCALE, "|w − ŵ|, in the weight's own unit"),
-    "product": ("Saliency × squared error", PRODUCT_SCALE, "½ F (w − ŵ)²: predicted rise of the loss, nats per sample"),
+    "saliency": ("Saliency", SALIENCY_SCALE, "F, nats² per weight²"),
+    "error": ("Rounding error", ERROR_SCALE, "|w − ŵ|, weight units"),
+    "product": ("Saliency × error²", PRODUCT_SCALE, "½ F (w − ŵ)², nats per sample"),
 }
 
 
@@ -183,6 +184,15 @@ def grid_sentence(found: Exploration) -> str:
     return _grid_reading("weight_error", tag, found.errors[tag].weight_error, found.linears) if tag else ""
 
 
+def is_here(model: str) -> bool:
+    """Whether a model's files are on this machine, so that opening a matrix needs no download."""
+    from salq.models.source import is_local
+
+    if model in CATALOGUE:
+        return is_local(model)
+    return Path(model).expanduser().exists()
+
+
 def _kept_or_live(store: RunStore, choices: Choices, block: int, matrix: str, how: str) -> tuple[MatrixMaps, str]:
     """(maps, key of the saliency map): from the repository when exactly this view is kept and the model's files are not needed for more."""
     key = saliency_key_of(explorations(store, choices.model))
@@ -218,11 +228,15 @@ def _numbers(cells: Cells) -> list[list[float]]:
 
 
 def _nothing_yet(metric: Metric, choices: Choices) -> str:
-    return f"{METRICS[metric].title} of {choices.model} is not computed yet; press Compute. The maps of a single matrix below need no computation."
+    return (
+        f"{METRICS[metric].title} of {choices.short_model} is not computed yet; press Compute. The maps of a single matrix below need no computation."
+    )
 
 
 def _grid_reading(metric: Metric, tag: str, cells: Cells, linears: Sequence[str]) -> str:
-    flat = [(value, f"block {block} {name}") for block, row in enumerate(cells) for value, name in zip(row, linears, strict=True) if value is not None]
+    flat = [
+        (value, f"block {block} {name}") for block, row in enumerate(cells) for value, name in zip(row, linears, strict=True) if value is not None
+    ]
     if not flat:
         return "No matrix of this model has a finite value."
     low, high, middle = min(flat), max(flat), statistics.median(value for value, _ in flat)

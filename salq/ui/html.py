@@ -24,9 +24,7 @@ def section(text: str) -> str:
 
 def facts(pairs: Sequence[tuple[str, str, str]]) -> str:
     """A row of named numbers: (name, number with unit, small print)."""
-    cells = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)} <small>{escape(small)}</small></dd></div>" for name, value, small in pairs
-    )
+    cells = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)} <small>{escape(small)}</small></dd></div>" for name, value, small in pairs)
     return f'<dl class="salq-facts">{cells}</dl>' if pairs else ""
 
 
@@ -45,9 +43,9 @@ def duration(seconds: float | None) -> str:
     """Seconds for people: `8 s`, `3 min`, `2.5 h`."""
     if seconds is None:
         return "unknown"
-    if seconds < 90:  # noqa: PLR2004 - up to a minute and a half, seconds say more
+    if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"  # noqa: PLR2004 - the same for hours
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def lede(text: str, number: str = "") -> str:

@@ -81,9 +81,7 @@ def number_lines(group: WeightGroup, widths: Sequence[int] = (4, 3, 2)) -> str:
 def group_sentence(group: WeightGroup) -> str:
     """What the picture shows, with its numbers."""
     told = words.LEARN_GROUP.format(count=len(group.weights), block=group.block, matrix=group.matrix, row=group.row)
-    moves = [
-        f"{_mean_move(group.weights, group.levels(bits)):.2g} at {bits} bits" for bits in (8, 4, 3, 2) if str(bits) in group.grids
-    ]
+    moves = [f"{_mean_move(group.weights, group.levels(bits)):.2g} at {bits} bits" for bits in (8, 4, 3, 2) if str(bits) in group.grids]
     return f"{told} A weight moves by {', '.join(moves)} on average."
 
 

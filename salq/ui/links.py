@@ -27,6 +27,16 @@ COPY_LINK = """(model, bits, selection, run) => {
   navigator.clipboard.writeText(here.href).then(() => say("Copied"), () => say(here.href));
 }"""
 
+COPY_RUN_LINK = """(run) => {
+  const button = document.getElementById("runs-link");
+  const say = (text) => { const before = "Copy link"; button.textContent = text; setTimeout(() => (button.textContent = before), 1600); };
+  if (!run) { say("Pick a run first"); return; }
+  const here = new URL(window.location.origin + window.location.pathname);
+  here.searchParams.set("run", run);
+  here.searchParams.set("tab", "runs");
+  navigator.clipboard.writeText(here.href).then(() => say("Copied"), () => say(here.href));
+}"""
+
 
 @dataclass(frozen=True)
 class Link:

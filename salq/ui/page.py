@@ -1,75 +1,113 @@
-"""The page: sidebar, five tabs, and what happens when it is opened. `app.py` and the browser tests call `launch`."""
+"""The page: header, sidebar, five tabs, and what happens when it is opened. `app.py` and the browser tests call `launch`."""
 
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from salq.core import settings
+from salq.runs.kept import kept_maps
 from salq.ui import calibrate, compare, explore, learn, runs_tab, words
-from salq.ui.context import BITS, GROUP_SIZES, WHOLE_ROW, Sidebar, UiContext
+from salq.ui.bridge import plot_bridge
+from salq.ui.context import UiContext
+from salq.ui.html import reading
+from salq.ui.links import TABS, read_link
+from salq.ui.sidebar import build_sidebar, describe_place
+from salq.ui.status import chip
+from salq.ui.theme import CSS, MARK, theme
 
 if TYPE_CHECKING:
     from salq.runs.store import RunStore
 
+ROOMS = {"learn": learn, "explore": explore, "calibrate": calibrate, "compare": compare, "runs": runs_tab}
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
+
 
 def build_page(store: "RunStore", *, default_model: str | None = None) -> gr.Blocks:
     """The whole page over one run store. `default_model`: what the model picker shows first (a catalogue name, hub id or folder)."""
-    from salq.models.catalogue import CATALOGUE, DEFAULT_MODEL
+    from salq.models.catalogue import DEFAULT_MODEL
     from salq.runs.limits import Limits
 
     public = settings.is_public_host()
     model = default_model or DEFAULT_MODEL
+    first = first_selection(model)
     with gr.Blocks(title=words.TITLE, analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
-        sidebar = _sidebar(list(CATALOGUE), model, public)
+        sidebar = build_sidebar(model, Limits.here())
+        with gr.Row(elem_id="header"):
+            gr.HTML(_brand(), elem_id="brand")
+            status = gr.HTML(chip(store), elem_id="status-chip")
+        notice = gr.HTML("", elem_id="link-notice")
         run_id = gr.BrowserState("", storage_key="salq_run")
-        block = gr.Number(0, precision=0, visible="hidden", elem_id="selected-block")
-        matrix = gr.Textbox("mlp.down_proj", visible="hidden", elem_id="selected-matrix")
+        explore_id = gr.BrowserState("", storage_key="salq_explore")
+        selection = gr.State(first)
+        bridge = plot_bridge(first)
         with gr.Tabs(selected="learn", elem_id="tabs") as tabs:
-            ctx = UiContext(store, Limits.here(), model, public, sidebar, tabs, run_id, block, matrix)
-            for key, room in (
-                ("learn", learn),
-                ("explore", explore),
-                ("calibrate", calibrate),
-                ("compare", compare),
-                ("runs", runs_tab),
-            ):
-                with gr.Tab(words.TABS[key], id=key, elem_id=f"tab-{key}"):
-                    room.build(ctx)
-        for hook in ctx.load_hooks:
-            hook(page)
+            ctx = UiContext(store, Limits.here(), model, public, sidebar, tabs, run_id, explore_id, selection, status, bridge)
+            for key in TABS:
+                with gr.Tab(words.TABS[key], id=key, elem_id=f"tab-{key}") as item:
+                    ctx.items[key] = item
+                    ROOMS[key].build(ctx)
+        _wire(page, ctx, notice)
     return page
 
 
+def first_selection(model: str) -> dict[str, Any]:
+    """The matrix whose maps the repository keeps, so that the first paint shows them; else the first block's last one."""
+    kept = kept_maps(model)
+    return {"block": 0, "matrix": "mlp.down_proj"} if kept is None else {"block": kept.block, "matrix": kept.matrix}
+
+
+def _wire(page: gr.Blocks, ctx: UiContext, notice: gr.HTML) -> None:
+    """Opening the page: follow the link, let each tab draw, then say where work happens; and keep the chip true."""
+    side = ctx.sidebar
+
+    def open_page(request: gr.Request, run: str) -> list[Any]:
+        link = read_link(dict(request.query_params), ctx.store, default_model=ctx.default_model, public=ctx.public)
+        return [
+            link.model or gr.skip(),
+            link.bits or gr.skip(),
+            link.selection or gr.skip(),
+            link.run or gr.skip(),
+            gr.Tabs(selected=link.tab) if link.tab else gr.skip(),
+            reading(link.problem, problem=True),
+            chip(ctx.store, link.run or run),
+        ]
+
+    def place(device: str, text: str) -> list[Any]:
+        return describe_place(device, text, ctx.limits)
+
+    opened = page.load(open_page, [ctx.run_id], [side.model, side.bits, ctx.selection, ctx.run_id, ctx.tabs, notice, ctx.chip], **QUIET)
+    for hook in ctx.load_hooks:
+        hook(opened)
+    described = [side.device, side.device_note, side.text, side.text_note]
+    page.load(place, [side.device, side.text], described, **QUIET)
+    gr.on([side.device.input, side.text.input], place, [side.device, side.text], described, **QUIET)
+    timer = gr.Timer(2.0)
+    timer.tick(lambda *ids: chip(ctx.store, *ids), [ctx.run_id, ctx.explore_id], ctx.chip, **QUIET)
+
+
 def launch(*, default_model: str | None = None, **options: Any) -> Any:
-    """Build the page and serve it: 127.0.0.1:7860 (GRADIO_SERVER_PORT moves it); on a Space by Gradio's own rules."""
+    """Build the page and serve it on 127.0.0.1:7860 (GRADIO_SERVER_PORT moves it), or by Gradio's own rules on a Space."""
     from salq.runs.store import RunStore
 
     page = build_page(RunStore(settings.runs_dir()), default_model=default_model)
     page.queue(max_size=64, default_concurrency_limit=8)
-    return page.launch(run_history=False, enable_monitoring=False, max_file_size="2mb", **options)
+    public = settings.is_public_host()
+    return page.launch(
+        theme=theme(),
+        css_paths=[CSS],
+        favicon_path=MARK,
+        run_history=False,
+        enable_monitoring=False,
+        show_error=False,
+        strict_cors=True,
+        max_file_size="2mb",
+        footer_links=["api", "gradio", "settings"],
+        blocked_paths=[str(settings.home())],
+        **({} if public else {"share": False}),
+        **options,
+    )
 
 
-def _sidebar(models: list[str], model: str, public: bool) -> Sidebar:
-    choices = models if model in models else [model, *models]
-    with gr.Sidebar(width=300, elem_id="sidebar"):
-        return Sidebar(
-            model=gr.Dropdown(
-                choices,
-                value=model,
-                label="Model",
-                info=words.MODEL_INFO_PUBLIC if public else words.MODEL_INFO_LOCAL,
-                allow_custom_value=not public,
-                elem_id="model",
-            ),
-            bits=gr.Radio(list(BITS), value=3, label="Bits", info=words.BITS_INFO, elem_id="bits"),
-            group_size=gr.Dropdown(
-                [("whole row" if size == WHOLE_ROW else str(size), size) for size in GROUP_SIZES],
-                value=64,
-                label="Group size",
-                info=words.GROUP_INFO,
-                elem_id="group-size",
-            ),
-            symmetric=gr.Checkbox(False, label="Symmetric", info=words.SYMMETRIC_INFO, elem_id="symmetric"),
-            device=gr.Dropdown(["auto"], value="auto", label="Device", info=words.DEVICE_INFO, elem_id="device"),
-            text=gr.Dropdown(["auto"], value="auto", label="Text", info=words.TEXT_INFO, elem_id="text"),
-        )
+def _brand() -> str:
+    mark = MARK.read_text(encoding="utf-8")
+    return f'<div class="salq-brand">{mark}<div><h1 class="salq-name">salq</h1><p>{words.PROMISE}</p></div></div>'

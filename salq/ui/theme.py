@@ -1,6 +1,7 @@
 """The look: Gradio's base theme in white and ink with one blue, and the files under assets/ui. No font is fetched from the network."""
 
 from gradio.themes import Base, Color, sizes
+from gradio.themes.utils.fonts import LocalFont
 
 from salq.core.settings import ASSETS
 
@@ -14,10 +15,16 @@ INK = Color(
     "#fafbfc", "#f3f5f7", "#e4e8ec", "#cfd5dc", "#98a2ae", "#6b7683", "#4d5763", "#374049", "#222a32", "#161c23", "#0d1217", name="ink"
 )  # fmt: skip
 
+# Regular and bold: the semi-bold files that Gradio ships lack most letters.
+SANS = (LocalFont("IBM Plex Sans", weights=(400, 700)), "ui-sans-serif", "system-ui", "sans-serif")
+MONO = (LocalFont("IBM Plex Mono", weights=(400, 700)), "ui-monospace", "Consolas", "monospace")
+
 
 def theme() -> Base:
     """White page, hairline borders, one accent; info text dark enough for WCAG AA (the default's is not)."""
-    return Base(primary_hue=BLUE, secondary_hue=BLUE, neutral_hue=INK, radius_size=sizes.radius_md, text_size=sizes.text_md).set(
+    return Base(
+        primary_hue=BLUE, secondary_hue=BLUE, neutral_hue=INK, radius_size=sizes.radius_md, text_size=sizes.text_md, font=SANS, font_mono=MONO
+    ).set(
         body_background_fill="#ffffff",
         body_background_fill_dark="*neutral_950",
         body_text_color="*neutral_800",
@@ -36,6 +43,14 @@ def theme() -> Base:
         block_title_text_color="*neutral_800",
         block_title_text_color_dark="#e6ebf1",
         block_padding="6px 0px",
+        form_gap_width="16px",
+        border_color_primary="*neutral_300",
+        border_color_primary_dark="#3a444f",
+        layout_gap="14px",
+        button_large_text_weight="600",
+        button_small_text_weight="400",
+        button_large_padding="8px 18px",
+        button_large_text_size="*text_md",
         panel_background_fill="transparent",
         panel_background_fill_dark="transparent",
         input_background_fill="#ffffff",

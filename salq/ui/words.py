@@ -21,14 +21,22 @@ METRIC_INFO = "What a cell's colour tells: how far weights move, how far outputs
 BLOCK_INFO = "Decoder layer, from 0."
 MATRIX_INFO = "One of the seven linear layers of a block."
 POOLING_INFO = "How the weights under one cell become one colour. Mean hides outliers."
-MAPS_HINT = "Hover a cell to read all maps at the same place; drag to zoom, double-click to go back."
+FETCHING = "Fetching {model}: this happens once and may take a minute."
+NOT_FETCHED = "This model is not on this machine yet. Click a cell or pick a matrix: its weights are fetched once, then the maps appear."
+MAPS_HINT = (
+    "F is the saliency (diagonal of the empirical Fisher matrix), w a weight and ŵ what rounding makes of it; ½ F (w − ŵ)² is roughly how much moving "
+    "that weight alone raises the loss. Colours are logarithmic between the 1st and 99th percentile. Hover to read all maps at one place, drag to "
+    "zoom, double-click to go back."
+)
 
 LEARN_WHAT = (
     "A language model is a few hundred large tables of numbers, its weights. Quantization stores each weight as a code of a few bits instead of "
     "16: a level on a short ruler. Each group of neighbouring weights gets a ruler of its own, with a step (the scale) and a mark for zero "
     "(the zero point). Fewer bits, fewer marks, so every weight moves a little to the nearest one."
 )
-LEARN_GROUP = "One real group of {count} weights from block {block}, {matrix}, row {row}: each dot is a weight, each blue tick a level that it can take."
+LEARN_GROUP = (
+    "One real group of {count} weights from block {block}, {matrix}, row {row}: each dot is a weight, each blue tick a level that it can take."
+)
 LEARN_NEXT = (
     "Not every move hurts. A few weights carry most of the effect on the model's predictions (saliency), and the error that a matrix makes on real "
     "inputs differs from the error of its weights. Explore shows all three for every matrix; Calibrate learns rulers and small corrections that "
@@ -45,3 +53,5 @@ SWEEP_BITS_INFO = "Widths of a code."
 SWEEP_GROUPS_INFO = "Inputs that share one scale."
 SWEEP_PRESET_INFO = "How long each run calibrates."
 RUN_INFO = "Pick one here, or click a row or a point of the chart."
+RUNS_LEGEND = "Filled points are runs of this machine, open ones are kept in the repository; the dotted line joins what nothing beats."
+DELETE_CONFIRM = "Delete this run with its finished blocks? This cannot be undone."

@@ -32,9 +32,7 @@ def test_zero_is_the_lowest_code_and_nan_is_grey_and_counted() -> None:
     assert coded.n_empty == 2
 
 
-@pytest.mark.parametrize(
-    "values", [np.zeros((2, 3)), np.full((2, 3), 0.5), np.full((2, 3), np.nan)], ids=["zeros", "constant", "all-nan"]
-)
+@pytest.mark.parametrize("values", [np.zeros((2, 3)), np.full((2, 3), 0.5), np.full((2, 3), np.nan)], ids=["zeros", "constant", "all-nan"])
 def test_maps_without_contrast_are_still_drawn(values: np.ndarray) -> None:
     coded = encode(values)
     assert coded.high > coded.low
@@ -43,17 +41,15 @@ def test_maps_without_contrast_are_still_drawn(values: np.ndarray) -> None:
 
 def three_panels() -> list[MapPanel]:
     values = np.random.default_rng(1).random((128, 344)) ** 4
-    return [
-        MapPanel(name, values, colours, "unit")
-        for name, colours in (("Saliency", "Cividis"), ("Error", "Viridis"), ("Product", "Inferno"))
-    ]
+    return [MapPanel(name, values, colours, "unit") for name, colours in (("Saliency", "Cividis"), ("Error", "Viridis"), ("Product", "Inferno"))]
 
 
 def test_panels_share_their_axes_and_titles_state_the_pooling() -> None:
     figure = matrix_maps(three_panels(), ROWS, COLS, how="max", group_size=64)
     assert [trace.type for trace in figure.data] == ["heatmap"] * 3
     assert (figure.layout.xaxis2.matches, figure.layout.yaxis3.matches) == ("x", "y")
-    assert figure.layout.xaxis3.title.text == "input (max over 2 inputs per cell; ticks at group borders)"
+    assert figure.layout.xaxis3.title.text.startswith("input<br>")
+    assert "max over 1 × 2 weights per cell; ticks at group borders" in figure.layout.xaxis3.title.text
     assert tuple(figure.layout.yaxis.range) == (128, 0)
     assert figure.layout.xaxis.dtick == 64
 
@@ -64,7 +60,7 @@ def test_hover_finds_the_true_ranges_in_the_meta() -> None:
     assert [panel["title"] for panel in meta["panels"]] == ["Saliency", "Error", "Product"]
 
 
-def test_largest_view_stays_under_500_kB() -> None:  # noqa: N802 - kB is the unit
+def test_largest_view_stays_under_500_kB() -> None:
     sent = payload(matrix_maps(three_panels(), ROWS, COLS, how="max", group_size=64), "maps")
     assert len(sent) < 500_000
     assert json.loads(sent)["data"][0]["z"]["dtype"] == "u1"
