@@ -17,6 +17,9 @@ WEIGHT_PASSES = 30
 OVERHEAD = 1.25
 """Attention, norms, activations and Python, relative to the linear layers' time; measured on the default model."""
 
+MEASURE_SECONDS = 0.25
+"""Long enough for the best of many short measurements, so that another program's burst does not pass for this machine's speed."""
+
 
 class Config(Protocol):
     """The part of a LLaMA configuration that the estimate reads."""
@@ -90,8 +93,8 @@ def machine_speed(device_type: str, index: int | None) -> tuple[float, float]:
 
 
 def _best_seconds(work: Any, device: torch.device) -> float:
-    best = float("inf")
-    for _ in range(4):
+    best, until = float("inf"), time.perf_counter() + MEASURE_SECONDS
+    while best == float("inf") or time.perf_counter() < until:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         started = time.perf_counter()
