@@ -8,7 +8,7 @@ Codes are decided once, when the block freezes; the next block sees exactly what
 import copy
 import time
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -29,8 +29,13 @@ from salq.quant.spec import check_group_size
 class SaliencySource(Protocol):
     """What calibration needs of a saliency map: F of one block in nats^2 / weight^2, and how it was sampled."""
 
-    n_samples: int
-    seq_len: int
+    @property
+    def n_samples(self) -> int:
+        """Samples that the map is the mean over."""
+
+    @property
+    def seq_len(self) -> int:
+        """Tokens per sample."""
 
     def block(self, index: int) -> Mapping[str, Float[Tensor, "out in"]]:
         """{module_name: F} of block `index`."""
@@ -87,7 +92,8 @@ def calibrate(
 
 def matrix_shapes(model: Llama) -> dict[str, tuple[int, int]]:
     """{'block.module_name': (out, in)} of every matrix that is quantized."""
-    return {f"{block}.{name}": tuple(linear.weight.shape) for block in range(model.n_blocks) for name, linear in model.linears(block).items()}
+    shapes = {f"{block}.{name}": _weight(linear).shape for block in range(model.n_blocks) for name, linear in model.linears(block).items()}
+    return {name: (shape[0], shape[1]) for name, shape in shapes.items()}
 
 
 @torch.no_grad()
@@ -95,7 +101,7 @@ def weight_errors(block: nn.Module, frozen: Block) -> dict[str, float]:
     """Relative weight error ||W_eff - W|| / ||W|| of every matrix, adapters included."""
     errors = {}
     for name, linear in frozen.items():
-        weight = block.get_submodule(name).weight.detach().float()
+        weight = _weight(block.get_submodule(name)).float()
         difference = linear.to(weight.device).effective_weight() - weight
         errors[name] = float(difference.norm() / weight.norm().clamp(min=1e-30))
     return errors
@@ -111,9 +117,10 @@ def _check_inputs(model: Llama, tokens: Tensor | None, recipe: Recipe, saliency:
         raise ConfigError(f"Recipe {recipe.name!r} weights its regularizer by saliency; compute a saliency map of this model first.")
     first = saliency.block(0)
     for name, linear in model.linears(0).items():
-        if name not in first or first[name].shape != linear.weight.shape:
+        shape = _weight(linear).shape
+        if name not in first or first[name].shape != shape:
             got = tuple(first[name].shape) if name in first else "nothing"
-            raise ShapeError(f"The saliency map holds {got} for 0.{name} of shape {tuple(linear.weight.shape)}; it was computed on another model.")
+            raise ShapeError(f"The saliency map holds {got} for 0.{name} of shape {tuple(shape)}; it was computed on another model.")
 
 
 def _student(teacher: nn.Module, recipe: Recipe, index: int, seed: int) -> Student:
@@ -151,6 +158,11 @@ def _published_saliency(recipe: Recipe, saliency: SaliencySource | None, index: 
 def _generator(seed: int, block: int, stage: int) -> torch.Generator:
     """Randomness of one stage of one block depends on nothing that ran before it: resume repeats it exactly."""
     return torch.Generator().manual_seed((seed * 1009 + block) * 31 + stage)
+
+
+def _weight(linear: nn.Module) -> Tensor:
+    """The weight of a linear, for the type checker: a module's attributes may be anything."""
+    return cast(Tensor, linear.weight).detach()
 
 
 def _must_move(model: Llama, device: torch.device) -> bool:

@@ -96,4 +96,5 @@ class DirectoryBlocks:
                 for name, entry in about.items()
             }
         except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-            raise StoreError(f"Finished block {index} of this run cannot be read ({error}); delete {path.name} in its blocks folder and resume.") from error
+            fix = f"delete {path.name} in its blocks folder and resume"
+            raise StoreError(f"Finished block {index} of this run cannot be read ({error}); {fix}.") from error

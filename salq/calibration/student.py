@@ -21,6 +21,9 @@ class StudentLinear(nn.Module):
     pass and the regularizer); `new_step` forgets it.
     """
 
+    weight: Tensor
+    bias: Tensor | None
+
     def __init__(self, linear: nn.Linear, spec: QuantSpec, clipping: Clipping, adapter: Adapter | None) -> None:
         """The weight is shared with `linear`, never copied or changed."""
         super().__init__()

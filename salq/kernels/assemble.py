@@ -3,8 +3,9 @@
 import copy
 import dataclasses
 from collections.abc import Mapping
+from typing import cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from salq.kernels.linear import QuantLinear
 from salq.models.llama import LINEARS, Llama
@@ -38,6 +39,10 @@ def quantize_in_place(model: Llama, frozen: Mapping[int, Mapping[str, FrozenLine
 
 def rtn_blocks(model: Llama, spec: QuantSpec) -> dict[int, dict[str, FrozenLinear]]:
     """Every block rounded to nearest; a few seconds for the default model. Raises ShapeError when the group size does not fit."""
-    shapes = {f"{index}.{name}": tuple(linear.weight.shape) for index in range(model.n_blocks) for name, linear in model.linears(index).items()}
-    check_group_size(spec, shapes)
-    return {index: {name: rtn(model.linears(index)[name].weight.detach(), spec) for name in LINEARS} for index in range(model.n_blocks)}
+    weights = {
+        index: {name: cast(Tensor, linear.weight).detach() for name, linear in model.linears(index).items()} for index in range(model.n_blocks)
+    }
+    check_group_size(
+        spec, {f"{index}.{name}": (weight.shape[0], weight.shape[1]) for index, block in weights.items() for name, weight in block.items()}
+    )
+    return {index: {name: rtn(block[name], spec) for name in LINEARS} for index, block in weights.items()}

@@ -20,6 +20,13 @@ class QuantLinear(nn.Module):
     Buffers: codes uint8 [out, in], scale float16 [out, groups], zero_point uint8 [out, groups], lora_A [rank, in], lora_B [out, rank].
     """
 
+    codes: Tensor
+    scale: Tensor
+    zero_point: Tensor
+    lora_A: Tensor | None
+    lora_B: Tensor | None
+    bias: Tensor | None
+
     def __init__(self, frozen: FrozenLinear, bias: Float[Tensor, " out"] | None = None) -> None:
         """The tensors of `frozen` are shared, not copied."""
         super().__init__()
@@ -46,4 +53,5 @@ class QuantLinear(nn.Module):
 
     def extra_repr(self) -> str:
         """Shape and grid, for `print(model)`."""
-        return f"in_features={self.in_features}, out_features={self.out_features}, spec={self.spec.tag}, rank={0 if self.lora_A is None else len(self.lora_A)}"
+        rank = 0 if self.lora_A is None else len(self.lora_A)
+        return f"in_features={self.in_features}, out_features={self.out_features}, spec={self.spec.tag}, rank={rank}"

@@ -43,6 +43,9 @@ class Clipping(nn.Module):
     high = sigmoid(upper_logit) * max(group),  low = sigmoid(lower_logit) * min(group)      OmniQuant eq. 2
     """
 
+    low: Tensor
+    high: Tensor
+
     def __init__(self, weight: Float[Tensor, "out in"], spec: QuantSpec, init_logit: float | None) -> None:
         """init_logit None: the plain range, without parameters."""
         super().__init__()

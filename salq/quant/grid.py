@@ -14,7 +14,7 @@ from salq.core.errors import ShapeError
 from salq.quant.spec import QuantSpec
 
 MIN_SCALE = 2.0**-17
-"""Smallest scale (7.6e-6). The released code clamps at 1e-5; a power of two that float16 holds exactly keeps the stored scale equal to the used one."""
+"""Smallest scale (7.6e-6). The released code clamps at 1e-5; a power of two, exact in float16, keeps the stored scale equal to the used one."""
 
 
 class QParams(NamedTuple):
@@ -116,5 +116,5 @@ class _FakeQuantize(torch.autograd.Function):
 def fake_quantize(weight: Float[Tensor, "out in"], qparams: QParams, spec: QuantSpec) -> Float[Tensor, "out in"]:
     """`dequantize(quantize(weight))`, bit for bit, with the straight-through gradient to weight and scale. Computed in the weight's dtype."""
     groups = grouped(weight, spec)
-    result: Tensor = _FakeQuantize.apply(groups, qparams.scale, qparams.zero_point, spec.max_code)
+    result: Tensor = _FakeQuantize.apply(groups, qparams.scale, qparams.zero_point, spec.max_code)  # type: ignore[no-untyped-call]
     return result.reshape(weight.shape)

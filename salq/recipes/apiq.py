@@ -24,7 +24,15 @@ QUICK = {
 }
 """For two CPU cores and minutes: fewer tokens, larger steps, and a loss that the massive activations of small models do not own."""
 
-BASE = {**QUICK, "adapter.rank": 16, "data.n_samples": 64, "data.seq_len": 512, "stages.*.epochs": 10, "stages.*.lr_clipping": 1e-2, "stages.*.lr_adapter": 1e-3}
+BASE = {
+    **QUICK,
+    "adapter.rank": 16,
+    "data.n_samples": 64,
+    "data.seq_len": 512,
+    "stages.*.epochs": 10,
+    "stages.*.lr_clipping": 1e-2,
+    "stages.*.lr_adapter": 1e-3,
+}
 
 DEVIATIONS = (
     "The range of a group is widened to hold 0, so the zero point always lies in the code range; the released code clamps it to +-1e4 only.",

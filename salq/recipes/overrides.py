@@ -86,9 +86,12 @@ def _field(path: str, value: Any, info: FieldInfo) -> Field:
         kind = "number"
     elif isinstance(value, int) or path.endswith("group_size"):
         kind = "integer"
-    limits = {name: next((getattr(item, name) for item in info.metadata if getattr(item, name, None) is not None), None) for name in ("ge", "gt", "le", "lt")}
-    minimum, maximum = (limits["ge"] if limits["ge"] is not None else limits["gt"]), (limits["le"] if limits["le"] is not None else limits["lt"])
-    return Field(path, value, kind, info.description or "", choices, minimum, maximum)
+    return Field(path, value, kind, info.description or "", choices, _bound(info, "ge", "gt"), _bound(info, "le", "lt"))
+
+
+def _bound(info: FieldInfo, *names: str) -> float | None:
+    """The first of the named bounds that the field declares."""
+    return next((getattr(item, name) for name in names for item in info.metadata if getattr(item, name, None) is not None), None)
 
 
 def _choices(annotation: Any) -> tuple[Any, ...]:

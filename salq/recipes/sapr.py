@@ -12,7 +12,7 @@ from salq.recipes.apiq import APIQ_PAPER, BASE, DEVIATIONS, QUICK
 from salq.recipes.method import Method, Paper
 
 SAPR_PAPER = Paper(
-    "2504.13932", "Enhancing Ultra-Low-Bit Quantization of LLMs Through Saliency-Aware Partial Retraining", "Cao, Aref (MDAI 2025)"
+    "2504.13932", "Enhancing Ultra-Low-Bit Quantization of Large Language Models Through Saliency-Aware Partial Retraining", "Cao, Aref (MDAI 2025)"
 )
 
 RELATIVE = {"stages.*.regularizer.convention": "relative", "stages.*.regularizer.strength": 0.1}
