@@ -26,5 +26,17 @@ def test_every_kept_run_has_its_command_and_its_conditions() -> None:
     runs = kept_runs(DEFAULT_MODEL)
     assert [run.command for run in runs] == [command(*one) for one in CALIBRATIONS]
     for run in runs:
-        for name in ("perplexity", "perplexity_original", "kl", "bits_per_weight", "size_mb", "seconds", "peak_memory_gb", "text", "windows", "window", "reference"):
+        for name in (
+            "perplexity",
+            "perplexity_original",
+            "kl",
+            "bits_per_weight",
+            "size_mb",
+            "seconds",
+            "peak_memory_gb",
+            "text",
+            "windows",
+            "window",
+            "reference",
+        ):
             assert run.metrics.get(name) is not None, (run.title, name)
