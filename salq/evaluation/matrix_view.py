@@ -59,22 +59,22 @@ def matrix_view(
     rows, columns = weight.shape
     check_group_size(spec, {name: (rows, columns)})
     moved = (weight - (rtn(weight, spec).effective_weight() if quantized is None else quantized)).abs_()
-    layers = {"error": moved} if saliency is None else {"saliency": saliency, "error": moved, "product": saliency * moved.square() / 2}
+    pictures = {"error": moved} if saliency is None else {"saliency": saliency, "error": moved, "product": saliency * moved.square() / 2}
     return MatrixView(
         shape=(rows, columns),
         spec=spec,
-        maps={key: pool(layer, how=how, group_size=spec.group_size) for key, layer in layers.items()},
-        facts={key: facts(layer) for key, layer in layers.items()},
+        maps={key: pool(picture, how=how, group_size=spec.group_size) for key, picture in pictures.items()},
+        facts={key: facts(picture) for key, picture in pictures.items()},
         relative_error=float(torch.linalg.vector_norm(moved) / torch.linalg.vector_norm(weight)),
     )
 
 
-def facts(layer: Float[Tensor, "out in"]) -> MapFacts:
+def facts(values: Float[Tensor, "out in"]) -> MapFacts:
     """Mean, maximum, total and concentration of the finite entries (all non-negative); sums in float64."""
-    finite = layer[torch.isfinite(layer)]
+    finite = values[torch.isfinite(values)]
     if finite.numel() == 0:
-        return MapFacts(0.0, 0.0, 0.0, 0.0, layer.numel())
+        return MapFacts(0.0, 0.0, 0.0, 0.0, values.numel())
     total = float(finite.sum(dtype=torch.float64))
     top = finite.topk(max(int(finite.numel() * TOP_SHARE), 1), sorted=False).values
     share = float(top.sum(dtype=torch.float64)) / total if total > 0 else 0.0
-    return MapFacts(total / finite.numel(), float(finite.max()), total, share, layer.numel() - finite.numel())
+    return MapFacts(total / finite.numel(), float(finite.max()), total, share, values.numel() - finite.numel())
