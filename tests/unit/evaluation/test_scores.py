@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 from copy import deepcopy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +12,11 @@ import torch
 from torch import Tensor
 
 from salq.core.drain import drain
-from salq.core.errors import ConfigError, ModelError
+from salq.core.errors import ConfigError, ModelError, TextError
 from salq.core.events import Event, MetricReported, PhaseDone, PhaseStarted, PhaseStep
 from salq.core.progress import fold
 from salq.evaluation import scores
-from salq.evaluation.scores import TokenScores, perplexity, perplexity_of, ratio_estimate, score, score_window, summarise, window_nll
+from salq.evaluation.scores import TokenScores, evaluate, perplexity, perplexity_of, ratio_estimate, score, score_window, summarise, window_nll
 from salq.models.llama import Llama
 from salq.models.tiny import tiny_llama
 from tests.helpers import assert_close
@@ -167,3 +168,21 @@ def test_models_with_other_tokens_are_refused(tiny: Llama, tokens: Tensor) -> No
     other.model.config.vocab_size += 1
     with pytest.raises(ModelError, match="same tokenizer"):
         next(score(tiny, other, tokens))
+
+
+def test_a_bfloat16_model_is_scored_in_float32(tiny: Llama, tokens: Tensor) -> None:
+    half = dataclasses.replace(tiny, model=deepcopy(tiny.model).bfloat16())
+    result = drain(score(tiny, half, tokens))
+    assert result.perplexity == pytest.approx(result.original_perplexity, rel=0.02)
+    assert 0 < result.kl < 1e-3
+
+
+def test_the_python_call_draws_consecutive_windows_of_a_file(tiny: Llama, noisy: Llama, tmp_path: Path) -> None:
+    path = tmp_path / "numbers.txt"
+    path.write_text(" ".join(map(str, range(1000))), encoding="utf-8")
+    result = evaluate(tiny, noisy, text=str(path), windows=3, window=32)
+    assert (result.windows, result.window, result.tokens) == (3, 32, 3 * 31)
+    assert result.text.startswith("numbers.txt")
+    assert result.kl > 0
+    with pytest.raises(TextError):
+        evaluate(tiny, noisy, text=str(path), windows=1000, window=32)

@@ -136,3 +136,14 @@ def test_chunks_cover_every_block_once_within_the_budget(tiny: Llama) -> None:
     assert block_chunks(tiny, 2.01 * block_gb) == [range(2)]
     assert block_chunks(tiny, 1.5 * block_gb) == [range(1), range(1, 2)]
     assert block_chunks(tiny, 0.0) == [range(1), range(1, 2)]
+
+
+def test_a_bfloat16_model_gives_nearly_the_same_map_in_float32(tiny: Llama, tokens: Tensor) -> None:
+    """What runs on a GPU: activations in bfloat16 (3 digits), squares and sums in float32."""
+    half = dataclasses.replace(tiny, model=deepcopy(tiny.model).bfloat16())
+    exact, rough = drain(fisher_diagonal(tiny, tokens)), drain(fisher_diagonal(half, tokens))
+    for block, matrices in exact.items():
+        for name, matrix in matrices.items():
+            assert rough[block][name].dtype == torch.float32
+            assert float(rough[block][name].sum() / matrix.sum()) == pytest.approx(1, abs=0.1)
+            assert float(torch.corrcoef(torch.stack([rough[block][name].flatten(), matrix.flatten()]))[0, 1]) > 0.99
