@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         for prompt in [args.prompt] if args.prompt is not None else _typed():
             sides, note, seconds = _answer(pool, participants, histories, prompt, sampling, args.device)
             turns.append({"prompt": prompt, "note": note, "seconds": seconds, "sides": [side.to_json() for side in sides]})
-            if not quiet:
+            if not quiet and any(side.state != "failed" for side in sides):
                 _show(sides, note)
     finally:
         pool.close()

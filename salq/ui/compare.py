@@ -1,0 +1,238 @@
+"""The Compare tab: one prompt, two answers side by side, and what each side costs. Every side is a process of its own (`chat`)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from salq.chat.lockstep import Side
+from salq.chat.pool import ChatPool
+from salq.chat.sampling import MAX_NEW_TOKENS, MAX_SEED, MAX_TEMPERATURE
+from salq.core.errors import SalqError
+from salq.ui.compare_actions import (
+    ORIGINAL,
+    RTN,
+    SYSTEM_CHARACTERS,
+    Stops,
+    Turn,
+    answer,
+    ask,
+    bubbles,
+    kept_chat,
+    side_choices,
+    side_remarks,
+    side_words,
+    turn_of,
+)
+from salq.ui.context import Choices, UiContext
+from salq.ui.html import lede, note, reading
+
+SIDES = 2
+PROCESSES = 3
+LEDE = "Does it still talk the same? One prompt, the original and its quantized form, side by side."
+SIDE_INFO = ("The reference.", "Rounding to nearest needs no run; finished calibrations are in the list.")
+PROMPT_HINT = "Ask something"
+EXAMPLES = (
+    "What is the capital of France, and what is it known for?",
+    "Explain in two sentences why the sky is blue.",
+    "Write a short poem about a lighthouse.",
+    "Count from one to twelve in words.",
+)
+SAMPLING_NOTE = "Both sides use the same settings and the same seed."
+LENGTH_INFO = "Longest answer, in tokens."
+TEMPERATURE_INFO = "0 always takes the most likely token."
+SEED_INFO = "Matters above temperature 0."
+SYSTEM_INFO = "Said to chat models before the conversation."
+PUBLIC_TOKENS = 256
+FIRST_WAIT = "The first answer starts a process for each side and loads the model: some seconds."
+KEPT = "A kept conversation of this repository; ask to make your own."
+
+Updates = list[Any]
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
+
+
+def build(ctx: UiContext) -> None:
+    """Lay the tab out and wire it."""
+    gr.HTML(lede(LEDE))
+    parts = _build(ctx)
+    _wire(ctx, parts)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    pickers: tuple[gr.Dropdown, ...]
+    chats: tuple[gr.HTML, ...]
+    facts: tuple[gr.HTML, ...]
+    prompt: gr.Textbox
+    send: gr.Button
+    stop: gr.Button
+    fresh: gr.Button
+    examples: tuple[gr.Button, ...]
+    system: gr.Textbox
+    length: gr.Slider
+    temperature: gr.Slider
+    seed: gr.Number
+    turns: gr.State
+    """This visitor's conversation: a list of `Turn`, plain values only."""
+    asked: gr.State
+    """The prompt being answered; the text box is already empty then."""
+
+    @property
+    def sampling(self) -> list[Any]:
+        """Longest answer, temperature, seed."""
+        return [self.length, self.temperature, self.seed]
+
+    @property
+    def outputs(self) -> list[Any]:
+        """In the order of `_shown`."""
+        return [*self.chats, *self.facts, self.turns, self.send, self.stop, self.prompt]
+
+
+def _build(ctx: UiContext) -> _Parts:
+    choices = Choices(ctx.default_model, 3, 64, False, "auto", "auto")
+    options = side_choices(ctx.store, choices)
+    kept = kept_chat(ctx.default_model)
+    pickers, chats, facts = [], [], []
+    with gr.Row(equal_height=False, elem_id="compare-sides"):
+        for index, value in enumerate((ORIGINAL, RTN)):
+            with gr.Column(min_width=330):
+                picker = gr.Dropdown(options, value=value, label=f"Side {'AB'[index]}", info=SIDE_INFO[index], elem_id=f"compare-side-{index}")
+                chat = gr.HTML(
+                    talk_html(bubbles([kept.turn], index) if kept else []), elem_id=f"compare-chat-{index}", elem_classes="salq-talk",
+                    min_height=220, max_height=460, autoscroll=True,
+                )  # fmt: skip
+                pickers.append(picker)
+                chats.append(chat)
+                words = f"{kept.titles[index]}: {kept.facts[index]}. {KEPT}" if kept else (FIRST_WAIT if index else "")
+                facts.append(gr.HTML(note(words), elem_id=f"compare-facts-{index}"))
+    with gr.Row(equal_height=True, elem_id="compare-ask"):
+        prompt = gr.Textbox(
+            "", show_label=False, label="Prompt", placeholder=PROMPT_HINT, lines=2, max_lines=6, max_length=20_000, container=False, scale=8,
+            min_width=220, elem_id="compare-prompt",
+        )  # fmt: skip
+        with gr.Column(scale=1, min_width=130):
+            send = gr.Button("Ask both", variant="primary", elem_id="compare-send")
+            stop = gr.Button("Stop", variant="stop", visible=False, elem_id="compare-stop")
+            fresh = gr.Button("New conversation", size="sm", elem_id="compare-new")
+    with gr.Row(elem_id="compare-examples"):
+        examples = [gr.Button(text, size="sm", min_width=220, elem_classes="salq-example") for text in EXAMPLES]
+    with gr.Accordion("Sampling and system prompt", open=False, elem_id="compare-settings"):
+        gr.HTML(note(SAMPLING_NOTE))
+        longest = PUBLIC_TOKENS if ctx.public else MAX_NEW_TOKENS
+        with gr.Row():
+            length = gr.Slider(8, longest, value=128, step=8, label="Length", info=LENGTH_INFO, elem_id="compare-length", min_width=200)
+            temperature = gr.Slider(
+                0, MAX_TEMPERATURE, value=0, step=0.05, label="Temperature", info=TEMPERATURE_INFO, elem_id="compare-temperature", min_width=200
+            )
+            seed = gr.Number(0, label="Seed", info=SEED_INFO, minimum=0, maximum=MAX_SEED, precision=0, elem_id="compare-seed", min_width=120)
+        system = gr.Textbox("", label="System prompt", info=SYSTEM_INFO, max_length=SYSTEM_CHARACTERS, lines=2, elem_id="compare-system")
+    return _Parts(
+        tuple(pickers), tuple(chats), tuple(facts), prompt, send, stop, fresh, tuple(examples), system, length, temperature, seed,
+        gr.State([]), gr.State(""),
+    )  # fmt: skip
+
+
+def _wire(ctx: UiContext, parts: _Parts) -> None:
+    pool, stops = ChatPool(PROCESSES), Stops()
+    sidebar = ctx.sidebar
+
+    def take(text: str) -> Updates:
+        """Move the prompt out of the box, so that the next one can be typed."""
+        return [text, "", gr.Button(visible=False), gr.Button(visible=True)]
+
+    def run(request: gr.Request, asked: str, turns: list[Turn], system: str, *values: Any) -> Iterator[Updates]:
+        named, sampling, shared = values[:SIDES], values[SIDES : SIDES + 3], values[SIDES + 3 :]
+        session = request.session_hash or ""
+        stop = stops.begin(session)
+        try:
+            yield from _answers(ctx, pool, stop, turns, asked, system, (named, sampling, shared))
+        finally:
+            stops.end(session, stop)
+
+    def halt(request: gr.Request) -> None:
+        stops.stop(request.session_hash or "")
+
+    def pickers_now(left: str, right: str, *shared: Any) -> Updates:
+        return _picker_updates(ctx, (left, right), shared)
+
+    def forget(request: gr.Request) -> Updates:
+        halt(request)
+        return [*[talk_html([])] * SIDES, *[""] * SIDES, [], gr.Button(visible=True), gr.Button(visible=False), gr.skip()]
+
+    inputs = [parts.asked, parts.turns, parts.system, *parts.pickers, *parts.sampling, *sidebar.inputs]
+    taken = [parts.asked, parts.prompt, parts.send, parts.stop]
+    options: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 16}
+    for trigger, source in [(parts.send.click, parts.prompt), (parts.prompt.submit, parts.prompt), *[(one.click, one) for one in parts.examples]]:
+        trigger(take, source, taken, queue=False, api_visibility="private").then(run, inputs, parts.outputs, **options)
+    parts.stop.click(halt, None, None, queue=False, api_visibility="private")
+    parts.fresh.click(forget, None, parts.outputs, queue=False, api_visibility="private")
+    gr.on([one.input for one in parts.pickers], forget, None, parts.outputs, **QUIET)
+    renamed = [ctx.items["compare"].select, *[one.input for one in (sidebar.model, sidebar.bits, sidebar.group_size, sidebar.symmetric)]]
+    gr.on(renamed, pickers_now, [*parts.pickers, *sidebar.inputs], list(parts.pickers), **QUIET)
+
+    def on_load(opened: Any) -> None:
+        opened.then(pickers_now, [*parts.pickers, *sidebar.inputs], list(parts.pickers), **QUIET)
+
+    ctx.load_hooks.append(on_load)
+
+
+def _answers(
+    ctx: UiContext, pool: ChatPool, stop: Any, turns: list[Turn], asked: str, system: str, values: tuple[Any, Any, Any]
+) -> Iterator[Updates]:
+    """The page after every piece of news; a problem is one sentence in the place of the speeds, and the prompt goes back into its box."""
+    named, sampling, shared = values
+    try:
+        question = ask(ctx.store, Choices.of(*shared), named, asked, system, sampling)
+        sides: tuple[Side, ...] = ()
+        for sides in answer(pool, question, turns, stop):
+            yield _shown(turns, question.prompt, question.note, sides, at_work=True)
+    except SalqError as error:
+        told = [reading(str(error), problem=True), *[""] * (SIDES - 1)]
+        yield [*[gr.skip()] * SIDES, *told, gr.skip(), gr.Button(visible=True), gr.Button(visible=False), asked]
+        return
+    done = turn_of(question, sides)
+    yield _shown([*turns, done] if any(done["answers"]) else turns, "", question.note, sides, at_work=False)
+
+
+def _shown(turns: list[Turn], prompt: str, remark: str, sides: tuple[Side, ...], *, at_work: bool) -> Updates:
+    """In the order of `_Parts.outputs`."""
+    padded = [*sides, *[None] * (SIDES - len(sides))]
+    chats = [talk_html(bubbles(turns, index, prompt, side.text if side and prompt else "")) for index, side in enumerate(padded)]
+    facts = [_facts_html(side, remark if index == 0 else "") for index, side in enumerate(padded)]
+    kept = gr.skip() if at_work else turns
+    return [*chats, *facts, kept, gr.Button(visible=not at_work), gr.Button(visible=at_work), gr.skip()]
+
+
+def talk_html(said: list[dict[str, str]]) -> str:
+    """A conversation as text: everything is escaped, so nothing that a model or a visitor writes is ever markup."""
+    names = {"user": "You", "assistant": "Answer"}
+    rows = "".join(
+        f'<div class="{one["role"]}"><span class="salq-hidden">{names[one["role"]]}: </span>{escape(one["content"])}</div>' for one in said
+    )
+    return f'<div class="salq-log-talk" role="log" tabindex="0" aria-label="Conversation">{rows}</div>'
+
+
+def _facts_html(side: Side | None, remark: str) -> str:
+    if side is None:
+        return ""
+    if side.state == "failed":
+        return reading(side.message, problem=True)
+    state = '<span class="salq-wait"></span>' if side.state in {"waiting", "loading"} else ""
+    remarks = " ".join(part for part in (side_remarks(side), remark) if part)
+    numbers = side_words(side)
+    return (
+        f'<div class="salq-side-facts" role="status"><b>{escape(side.participant.title)}</b> {escape(numbers)}</div>'
+        f'<p class="salq-note">{state}{escape(remarks)}</p>'
+    )
+
+
+def _picker_updates(ctx: UiContext, chosen: tuple[str, str], shared: tuple[Any, ...]) -> Updates:
+    """The lists of who can talk, with the sidebar's grid in words; a choice that is gone becomes rounding to nearest."""
+    try:
+        options = side_choices(ctx.store, Choices.of(*shared))
+    except SalqError:
+        return [gr.skip()] * SIDES
+    values = {value for _, value in options}
+    return [gr.Dropdown(choices=options, value=value if value in values else (RTN if index else ORIGINAL)) for index, value in enumerate(chosen)]

@@ -1,0 +1,242 @@
+"""What Calibrate shows of a run, without gradio: the fold of its events as headline, log, figures, tables and final numbers."""
+
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from salq.core import events as ev
+from salq.core.errors import SalqError
+from salq.core.progress import Progress
+from salq.figures import payload
+from salq.figures.calibration import depth_errors, loss_terms
+from salq.runs.kept import kept_runs
+from salq.runs.requests import CalibrateRequest
+from salq.runs.store import RunInfo, RunStore
+from salq.ui.html import duration
+
+if TYPE_CHECKING:
+    from salq.runs.log import Follower
+
+Facts = list[tuple[str, str, str]]
+TABLE_HEADER = ["block", "output error", "mean weight error", "first loss", "last loss"]
+
+
+def run_to_show(store: RunStore, wanted: str, *, public: bool) -> str:
+    """The visitor's own run when it still exists; else, on a person's own machine, the newest that is being worked on; else ''."""
+    try:
+        if wanted and isinstance(store.request(wanted), CalibrateRequest):
+            return wanted
+    except SalqError:
+        pass
+    if public:
+        return ""  # the runs of other visitors are theirs
+    active = [info for info in store.list() if info.is_active and isinstance(info.request, CalibrateRequest)]
+    return next((info.id for info in active if info.status == "running"), active[0].id if active else "")
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run as the tab draws it. `stamp` changes whenever anything of it does."""
+
+    info: RunInfo
+    progress: Progress
+    log: list[str]
+    stamp: str
+
+    @property
+    def blocks(self) -> list[int]:
+        """Blocks that have a loss curve."""
+        return sorted(block for block, curve in self.progress.curves.items() if curve.steps)
+
+    def loss_stamp(self, block: int | None) -> list[Any]:
+        """Changes when the loss figure of `block` (None: the latest) does."""
+        blocks = self.blocks
+        chosen = block if block in blocks else (blocks[-1] if blocks else None)
+        return [self.info.id, chosen, 0 if chosen is None else len(self.progress.curves[chosen].steps), self.progress.last_at]
+
+    @property
+    def errors_stamp(self) -> list[Any]:
+        """Changes when the error figure and the table do."""
+        return [self.info.id, len(self.progress.output_errors), self.progress.n_blocks]
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it will change by itself."""
+        return self.info.is_active
+
+    @property
+    def headline(self) -> str:
+        """Title and state in one line."""
+        return f"{self.info.title}: {STATUS_WORDS.get(self.info.status, self.info.status)}"
+
+
+STATUS_WORDS = {
+    "created": "not started",
+    "queued": "waiting for its turn",
+    "running": "running",
+    "done": "finished",
+    "failed": "failed",
+    "cancelled": "cancelled",
+    "interrupted": "interrupted",
+    "unreadable": "cannot be read",
+}
+
+
+class Watcher:
+    """Reads the event logs of the runs that somebody looks at, each from where it stopped; shared by all visitors."""
+
+    LINES = 40
+    RUNS = 8
+
+    def __init__(self, store: RunStore) -> None:
+        """Nothing is read yet."""
+        self._store = store
+        self._lock = threading.Lock()
+        self._seen: OrderedDict[str, tuple[Follower, deque[str]]] = OrderedDict()
+
+    def view(self, run_id: str) -> RunView:
+        """The run as it is now. Raises UnknownNameError when it does not exist."""
+        info = self._store.get(run_id)
+        with self._lock:
+            follower, lines = self._entry(run_id)
+            for event in follower.update():
+                if words := words_of(event):
+                    lines.append(words)
+            progress = _snapshot(follower.progress)
+            curve = progress.curves.get(progress.block) if progress.block is not None else None
+            points = len(curve.steps) if curve else 0
+            stamp = (
+                f"{run_id} {info.status} {info.position} {progress.last_at} {progress.blocks_done} {progress.block} {points} {progress.fraction:.4f}"
+            )
+            return RunView(info, progress, list(lines), stamp)
+
+    def _entry(self, run_id: str) -> "tuple[Follower, deque[str]]":
+        if run_id not in self._seen:
+            self._seen[run_id] = (self._store.follow(run_id), deque(maxlen=self.LINES))
+        self._seen.move_to_end(run_id)
+        while len(self._seen) > self.RUNS:
+            self._seen.popitem(last=False)
+        return self._seen[run_id]
+
+
+def _snapshot(progress: Progress) -> Progress:
+    """A copy that the next update does not change; the points themselves never change."""
+    curves = {
+        block: replace(curve, stages=list(curve.stages), steps=list(curve.steps), losses=list(curve.losses))
+        for block, curve in progress.curves.items()
+    }
+    return replace(
+        progress,
+        curves=curves,
+        output_errors=dict(progress.output_errors),
+        weight_errors=dict(progress.weight_errors),
+        metrics=dict(progress.metrics),
+    )
+
+
+def words_of(event: ev.Event) -> str:
+    """One line of the log; '' for events that happen too often to be told."""
+    words = _words(event)
+    return f"{time.strftime('%H:%M:%S', time.localtime(event.at))}  {words}" if words and event.at is not None else words
+
+
+def _words(event: ev.Event) -> str:
+    if isinstance(event, ev.RunStarted):
+        return "resumed" if event.resumed else "started"
+    if isinstance(event, ev.PhaseStarted):
+        return f"{event.phase}: {event.of} {event.unit}"
+    if isinstance(event, ev.PhaseDone):
+        return f"{event.phase} done in {duration(event.seconds)}"
+    if isinstance(event, ev.BlockDone):
+        error = "" if event.output_error is None else f", relative output error {event.output_error:.3g}"
+        return f"block {event.block} done in {duration(event.seconds)}{error}"
+    if isinstance(event, ev.RunDone):
+        return f"finished in {duration(event.seconds)}"
+    if isinstance(event, ev.RunFailed):
+        return f"failed: {event.message}"
+    if isinstance(event, ev.RunCancelled):
+        return f"cancelled; {event.done_blocks} finished blocks are kept"
+    return ""
+
+
+def loss_figure(view: RunView, block: int | None) -> str | None:
+    """Loss curves of `block`, or of the latest one; None when no optimizer step was taken yet."""
+    blocks = view.blocks
+    if not blocks:
+        return None
+    chosen = block if block in blocks else blocks[-1]
+    return payload(loss_terms(view.progress.curves[chosen], chosen), f"salq-loss-block{chosen}")
+
+
+def errors_figure(view: RunView) -> str | None:
+    """Relative error of every finished block; None before the first."""
+    progress = view.progress
+    if not progress.output_errors:
+        return None
+    recipe = view.info.request.method if isinstance(view.info.request, CalibrateRequest) else ""
+    n_blocks = max(progress.n_blocks, len(progress.output_errors))
+    output = [progress.output_errors.get(block) for block in range(n_blocks)]
+    weights = [_mean(progress.weight_errors.get(block, {}).values()) for block in range(n_blocks)]
+    return payload(depth_errors(output, weights, recipe), "salq-block-errors")
+
+
+def errors_table(view: RunView) -> list[list[Any]]:
+    """The same in numbers: block, output error, mean weight error, first and last total loss."""
+    rows = []
+    for block in sorted(view.progress.output_errors):
+        curve = view.progress.curves.get(block)
+        ends = [sum(curve.losses[0].values()), sum(curve.losses[-1].values())] if curve and curve.losses else [None, None]
+        values = [view.progress.output_errors[block], _mean(view.progress.weight_errors.get(block, {}).values()), *ends]
+        rows.append([block, *(None if value is None else float(f"{value:.4g}") for value in values)])
+    return rows
+
+
+def result_facts(metrics: Mapping[str, Any]) -> tuple[Facts, str]:
+    """The final numbers, and where they come from: text, windows, tokens, reference."""
+    if "kl" not in metrics:
+        return [], ""
+    shown = {name: _number(metrics.get(name)) for name in NUMBERS}
+    facts: Facts = [
+        ("Perplexity", shown["perplexity"], f"± {shown['perplexity_se']}; original {shown['perplexity_original']}"),
+        ("KL from the original", f"{shown['kl']} nats per token", f"median {shown['kl_median']}"),
+        ("Same first choice", _percent(metrics.get("top1_agreement")), "of tokens"),
+        ("Size", f"{shown['bits_per_weight']} bits per weight", f"{shown['size_mb']} MB; whole model {shown['model_size_mb']} MB"),
+        ("Took", duration(metrics.get("seconds")), f"peak memory {shown['peak_memory_gb']} GB"),
+    ]
+    note = f"Measured on {metrics.get('text')}: {metrics.get('windows')} windows of {metrics.get('window')} tokens, which calibration did not see."
+    done, of = metrics.get("n_blocks"), metrics.get("of_blocks")
+    if done and of and done < of:
+        note += f" Only the first {done} of {of} blocks are quantized."
+    if metrics.get("reference") not in {None, "", "full precision"}:
+        note += f" The original here is a {metrics['reference']}."
+    return facts, note
+
+
+NUMBERS = (
+    "perplexity", "perplexity_se", "perplexity_original", "kl", "kl_median", "bits_per_weight", "size_mb", "model_size_mb", "peak_memory_gb",
+)  # fmt: skip
+
+
+def kept_facts(model: str, bits: int) -> Facts:
+    """Calibrations of this model that the repository keeps, at these bits: shown before anybody has started one."""
+    try:
+        kept = [one for one in kept_runs(model) if one.metrics.get("bits") == bits and one.metrics.get("perplexity") is not None]
+    except SalqError:
+        return []
+    return [(one.title, f"perplexity {_number(one.metrics['perplexity'])}", f"took {duration(one.metrics.get('seconds'))}") for one in kept]
+
+
+def _mean(values: Any) -> float | None:
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) / len(numbers) if numbers else None
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) and not isinstance(value, bool) else "not finite"
+
+
+def _percent(value: Any) -> str:
+    return f"{value:.1%}" if isinstance(value, int | float) else "not finite"
