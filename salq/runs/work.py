@@ -36,7 +36,7 @@ Steps = Generator[ev.Event, None, Result]
 LOAD_SECONDS = 5.0
 
 
-def perform(store: RunStore, run_id: str, request: CalibrateRequest | ExploreRequest) -> Iterator[ev.Event]:
+def perform(store: RunStore, run_id: str, request: CalibrateRequest | ExploreRequest) -> Steps[None]:
     """Everything between RunStarted and the terminal event. Raises SalqError for what a person can act on."""
     return _calibrate(store, run_id, request) if isinstance(request, CalibrateRequest) else _explore(store, run_id, request)
 
@@ -49,7 +49,7 @@ class _Loaded:
     inputs: Inputs
 
 
-def _calibrate(store: RunStore, run_id: str, request: CalibrateRequest) -> Iterator[ev.Event]:
+def _calibrate(store: RunStore, run_id: str, request: CalibrateRequest) -> Steps[None]:
     planned = plan(request)
     check_room(planned, request.model, store.root)
     peak = PeakMemory(planned.choice.device)
@@ -125,7 +125,7 @@ def _results(store: RunStore, run_id: str, metrics: dict[str, Any]) -> Iterator[
     yield ev.PhaseDone("results", time.monotonic() - started)
 
 
-def _explore(store: RunStore, run_id: str, request: ExploreRequest) -> Iterator[ev.Event]:
+def _explore(store: RunStore, run_id: str, request: ExploreRequest) -> Steps[None]:
     """Saliency and errors of a model; the grids go to errors.json, the map to the shared saliency folder."""
     Limits.here().check(request)
     choice = choose_device(request.device)
@@ -185,7 +185,7 @@ def _shares(planned: Plan) -> dict[str, float]:
     return {phase: seconds for phase, seconds in shares.items() if seconds > 0}
 
 
-def _guarded(events: Steps[Result], what: str) -> Steps[Result]:
+def _guarded(events: Iterator[ev.Event], what: str) -> Steps[Any]:
     """`events`, with running out of memory as one sentence; the guard is around each step, never around a yield."""
     try:
         while True:
@@ -196,4 +196,5 @@ def _guarded(events: Steps[Result], what: str) -> Steps[Result]:
                 return finished.value
             yield event
     finally:
-        events.close()
+        if isinstance(events, Generator):
+            events.close()
