@@ -16,30 +16,29 @@ MANIFEST = FOLDER / "manifest.json"
 
 def bundled_text(role: Role) -> Text:
     """The bundled text for that role. Raises TextError when a file is missing or not the one whose hash is recorded."""
-    entry = read_manifest()[role]
-    path = FOLDER / entry["file"]
+    manifest = read_manifest()
     try:
-        content = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TextError(f"The bundled {role} text {path} cannot be read; restore the assets folder of salq.") from error
-    text = Text.of(f"bundled ({role})", entry["title"], content, licence=entry["licence"], origin=entry["made"])
-    if text.sha256 != entry["sha256"]:
+        entry = manifest[role]
+        content = (FOLDER / entry["file"]).read_text(encoding="utf-8")
+        text = Text.of(f"bundled ({role})", entry["title"], content, licence=entry["licence"], origin=entry["made"])
+    except (OSError, UnicodeDecodeError, KeyError) as error:
+        raise TextError(f"The bundled {role} text in {FOLDER} cannot be read; restore the assets folder of salq.") from error
+    recorded = str(entry.get("sha256"))
+    if text.sha256 != recorded:
         raise TextError(
-            f"The bundled {role} text was changed: its sha256 is {text.sha256[:16]}..., recorded is {entry['sha256'][:16]}...; restore the file, "
+            f"The bundled {role} text was changed: its sha256 is {text.sha256[:16]}..., recorded is {recorded[:16]}...; restore the file, "
             "or record the change with `python -m salq.data.bundled`."
         )
     return text
 
 
-def read_manifest() -> dict[str, Any]:
-    """role -> file, title, sha256, bytes, licence, made, and what else is known. Raises TextError when it is missing or incomplete."""
+def read_manifest() -> dict[Role, dict[str, Any]]:
+    """role -> file, title, sha256, bytes, licence, made, and what else is known. Raises TextError when it is missing or damaged."""
     try:
         manifest = read_json(MANIFEST)
-        if all({"file", "title", "sha256", "licence", "made"} <= manifest[role].keys() for role in ROLES):
-            return dict(manifest)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        return {role: dict(manifest[role]) for role in ROLES if role in manifest}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise TextError(f"{MANIFEST} is missing or damaged; restore the assets folder of salq.") from error
-    raise TextError(f"{MANIFEST} is incomplete; restore the assets folder of salq.")
 
 
 def record(role: Role, **fields: Any) -> None:

@@ -1,7 +1,8 @@
 """Calibration text that a model writes itself: no data needed beyond the model (LLM-QAT, arXiv 2305.17888, sec. 3.1).
 
 Each document starts with a random word of the vocabulary, continues greedily for a few tokens, and is then sampled from the
-model's own distribution. LLM-QAT's hybrid of greedy and sampled tokens keeps the start sensible and the rest diverse.
+model's own distribution. LLM-QAT's hybrid of greedy and sampled tokens keeps the start sensible and the rest diverse. Two things
+are added here: the tail of the distribution is cut (`top_p`), and documents that are loops or not English are dropped.
 """
 
 import zlib
@@ -48,11 +49,15 @@ class Writing:
 
     seq_len: int = 512
     batch_size: int = 16
-    greedy: int = 4
+    greedy: int = 3
     temperature: float = 1.0
-    top_p: float = 1.0
+    top_p: float = 0.95
 
 
+MOST_CANDIDATES = 1024
+"""Tokens among which `top_p` chooses: sorting a whole vocabulary costs more than the model's own step."""
+DOCUMENT_MARK = "<|endoftext|>"
+"""Separates documents in the training data of models with a GPT-2 style tokenizer, so it is what precedes one."""
 MIN_DOCUMENT = 64
 """Tokens below which a document is dropped: it ended before it said anything."""
 LEAST_ENTROPY = 0.25
@@ -109,7 +114,9 @@ def _write_batch(model: Writer, starts: Tensor, generator: torch.Generator, writ
     rows = starts[chosen]
     special = torch.tensor(sorted(_special_ids(model.tokenizer)), device=rows.device)
     ended = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-    tokens, cache = rows, None
+    before = _document_start(model.tokenizer)
+    tokens = rows if before is None else torch.cat([torch.full_like(rows, before), rows], dim=1)
+    cache = None
     while rows.shape[1] < writing.seq_len and not bool(ended.all()):
         output = model.model(input_ids=tokens, past_key_values=cache, use_cache=True)
         logits, cache = output.logits[:, -1].float(), output.past_key_values
@@ -121,20 +128,24 @@ def _write_batch(model: Writer, starts: Tensor, generator: torch.Generator, writ
 
 
 def _sample(logits: Tensor, generator: torch.Generator, writing: Writing) -> Tensor:
-    """One token per row, `[batch, 1]`, from the softmax at `temperature`, within the smallest set of probability `top_p`."""
-    probabilities = torch.softmax(logits / writing.temperature, dim=-1)
-    if writing.top_p < 1:
-        ordered, order = probabilities.sort(dim=-1, descending=True)
-        outside = ordered.cumsum(-1) - ordered >= writing.top_p
-        probabilities = probabilities.scatter(-1, order, ordered.masked_fill(outside, 0.0))
-    return torch.multinomial(probabilities, 1, generator=generator)
+    """One token per row, `[batch, 1]`, from the softmax at `temperature`, within the smallest set whose probability reaches `top_p`."""
+    candidates, order = torch.softmax(logits / writing.temperature, dim=-1).topk(min(MOST_CANDIDATES, logits.shape[-1]))
+    outside = candidates.cumsum(-1) - candidates >= writing.top_p
+    chosen = torch.multinomial(candidates.masked_fill(outside, 0.0), 1, generator=generator)
+    return order.gather(-1, chosen)
+
+
+def _document_start(tokenizer: Any) -> int | None:
+    """The token that comes before a document: the end of the last one, else the tokenizer's begin token, else nothing."""
+    return tokenizer.get_vocab().get(DOCUMENT_MARK, tokenizer.bos_token_id)
 
 
 def _starting_words(tokenizer: Any) -> Tensor:
-    """Ids of the tokens that begin a sentence: a capital and at least two small ASCII letters; every plain token if there are none."""
+    """Ids of tokens that are whole English words with a capital (their small form is a token too); every plain token if there are none."""
     special = _special_ids(tokenizer)
     texts = {index: tokenizer.decode([index]) for index in range(len(tokenizer)) if index not in special}
-    words = [index for index, text in texts.items() if len(text) > 2 and text.isascii() and text.isalpha() and text.istitle()]
+    known = set(texts.values())
+    words = [index for index, text in texts.items() if len(text) > 2 and text.isascii() and text.istitle() and f" {text.lower()}" in known]
     return torch.tensor(words or list(texts))
 
 

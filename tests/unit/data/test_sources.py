@@ -1,0 +1,151 @@
+"""Every text source: the bundled pair and its hashes, files good and bad, and what is said without a hub."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from salq.core.errors import ConfigError, TextError
+from salq.core.settings import texts_dir
+from salq.data import bundled
+from salq.data.bundled import bundled_text, read_manifest, record
+from salq.data.sources import auto_source, load_text, text_sources
+from salq.data.text import ROLES, Role, Text, sha256_of
+
+WORDS = "The quick brown fox jumps over the lazy dog, and nobody minds.\n" * 40
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_bundled_texts_are_what_the_manifest_says(role: Role) -> None:
+    text, entry = bundled_text(role), read_manifest()[role]
+    assert text.sha256 == entry["sha256"] == sha256_of(text.content)
+    assert entry["bytes"] == len(text.content.encode()) > 60_000
+    assert text.licence
+    assert text.origin
+    assert "\ufffd" not in text.content
+    assert "\r" not in text.content
+
+
+def test_bundled_texts_share_no_line() -> None:
+    lines = [{line for line in bundled_text(role).content.splitlines() if len(line) > 20} for role in ROLES]
+    assert not lines[0] & lines[1]
+
+
+def test_auto_is_bundled_without_a_hub() -> None:
+    assert auto_source() == "bundled"
+    assert load_text("auto", "evaluation") == load_text("bundled", "evaluation") == bundled_text("evaluation")
+
+
+def test_auto_is_wikitext2_once_it_is_here() -> None:
+    texts_dir().mkdir(parents=True)
+    (texts_dir() / "wikitext2-test.txt").write_text(WORDS)
+    assert (auto_source("evaluation"), auto_source("calibration")) == ("wikitext2", "bundled")
+    text = load_text("auto", "evaluation")
+    assert (text.name, text.licence) == ("wikitext2 (test)", "CC BY-SA 3.0")
+
+
+@pytest.mark.parametrize(("source", "title"), [("wikitext2", "WikiText-2"), ("c4", "C4")])
+def test_corpora_without_a_hub_say_so(source: str, title: str) -> None:
+    with pytest.raises(TextError, match=rf"^{title}.*hub cannot be reached; use the bundled text, or your own UTF-8 file"):
+        load_text(source, "evaluation")
+
+
+def test_listed_sources_start_with_auto_and_are_all_understood() -> None:
+    sources = dict(text_sources())
+    assert list(sources) == ["auto", "bundled", "wikitext2", "c4", "self:20000"]
+    with pytest.raises(TextError, match="without a model"):
+        load_text("self:20000")
+
+
+def test_a_file_is_split_between_the_roles(tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + WORDS.encode())  # with a byte order mark, as some editors write
+    calibration, evaluation = load_text(str(path), "calibration"), load_text(str(path), "evaluation")
+    assert calibration.content + evaluation.content == WORDS
+    assert evaluation.content.startswith("\nThe quick")
+    assert 0.15 < len(evaluation.content) / len(WORDS) < 0.25
+    assert (calibration.name, evaluation.name) == ("mine.txt (first 80 %)", "mine.txt (last 20 %)")
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "mine.txt is empty"),
+        (b" \n\t\n", "mine.txt is empty"),
+        (b"caf\xe9 au lait", r"is not UTF-8 \(byte 3 is 0xe9\)"),
+        (b"\xff\xfeh\x00", "is not UTF-8"),
+    ],
+)
+def test_bad_files_are_one_sentence(tmp_path: Path, content: bytes, complaint: str) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_bytes(content)
+    for role in ROLES:
+        with pytest.raises(TextError, match=complaint):
+            load_text(str(path), role)
+
+
+@pytest.mark.parametrize("source", ["no/such/file.txt", ".", "wikitext-103", "", "nul\0byte", "x" * 5000, "~nobody/x"])
+def test_what_is_no_source_lists_the_sources(source: str) -> None:
+    with pytest.raises(TextError, match=r"neither a readable file nor a known text source \(auto, bundled, wikitext2, c4"):
+        load_text(source, "calibration")
+
+
+@pytest.mark.parametrize("source", ["self:0", "self:-3", "self:many", "self:1e3", "self:99999999999"])
+def test_absurd_counts_of_own_words(source: str, tiny: object) -> None:
+    with pytest.raises(TextError, match="write self:N with N from 1 to 1000000"):
+        load_text(source, "calibration", tiny)  # type: ignore[arg-type]
+
+
+def test_own_words_are_for_calibration_and_need_a_model() -> None:
+    with pytest.raises(TextError, match="for calibration only"):
+        load_text("self:100", "evaluation")
+    with pytest.raises(TextError, match="without a model"):
+        load_text("self:100", "calibration")
+
+
+def test_unknown_role() -> None:
+    with pytest.raises(ConfigError, match="use calibration or evaluation"):
+        load_text("auto", "training")  # type: ignore[arg-type]
+
+
+def test_a_public_host_opens_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_text(WORDS)
+    monkeypatch.setenv("SPACE_ID", "someone/salq")
+    for source in (str(path), "/etc/passwd", "missing.txt"):
+        with pytest.raises(TextError, match="files cannot be opened on a public host"):
+            load_text(source, "calibration")
+
+
+@pytest.fixture
+def own_assets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Assets of this test's own, with both texts recorded."""
+    monkeypatch.setattr(bundled, "FOLDER", tmp_path)
+    monkeypatch.setattr(bundled, "MANIFEST", tmp_path / "manifest.json")
+    for role in ROLES:
+        (tmp_path / f"{role}.txt").write_text(WORDS + role)
+        record(role, title=f"{role} text", licence="CC0-1.0", made="by hand")
+    return tmp_path
+
+
+def test_a_changed_bundled_text_is_noticed(own_assets: Path) -> None:
+    assert bundled_text("evaluation").content == WORDS + "evaluation"
+    (own_assets / "evaluation.txt").write_text(WORDS)
+    with pytest.raises(TextError, match="was changed"):
+        bundled_text("evaluation")
+    record("evaluation")
+    assert bundled_text("evaluation").title == "evaluation text"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"calibration": {}, "evaluation": {}}'])
+def test_a_damaged_manifest_is_one_sentence(own_assets: Path, content: str) -> None:
+    (own_assets / "manifest.json").write_text(content)
+    with pytest.raises(TextError, match="restore the assets folder"):
+        bundled_text("calibration")
+
+
+def test_a_missing_bundled_text_is_one_sentence(own_assets: Path) -> None:
+    (own_assets / "calibration.txt").unlink()
+    with pytest.raises(TextError, match="restore the assets folder"):
+        bundled_text("calibration")
+    assert json.loads((own_assets / "manifest.json").read_text())["evaluation"]["bytes"] > 0
