@@ -167,6 +167,16 @@
   watch("value", follow);
   scan();
 
-  // A phone's screen belongs to the tabs first; the sidebar opens over them at a touch.
-  if (window.innerWidth < 768) document.querySelector("#sidebar.open .toggle-button, .sidebar.open .toggle-button")?.click();
+  // A phone's screen belongs to the tabs first; the sidebar opens over them at a touch. It mounts open, at a moment of its own.
+  if (window.innerWidth < 768) {
+    let touched = false, ticks = 80, pause = 0;
+    window.addEventListener("pointerdown", (event) => { if (event.isTrusted) touched = true; }, { once: true });
+    const wait = setInterval(() => {
+      if (touched || --ticks === 0) return clearInterval(wait);
+      const toggle = --pause < 0 && document.querySelector(".sidebar.open .toggle-button");
+      if (!toggle) return;
+      toggle.click();
+      pause = 8; // a second click while the first one is still being drawn would open it again
+    }, 100);
+  }
 })();

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from salq.figures.style import ERROR_SCALE, FAINT, SALIENCY_SCALE, styled
+from salq.figures.style import ERROR_SCALE, FAINT, SALIENCY_SCALE, heading, styled
 
 ROW_HEIGHT = 34
 
@@ -80,7 +80,8 @@ def grid_heatmap(values: Sequence[Sequence[float]], module_names: Sequence[str],
         )
     )
     styled(figure, height=ROW_HEIGHT * len(names) + 118, margin={"l": 44, "r": 8, "t": 52, "b": 44})
-    figure.update_xaxes(title_text="block", showgrid=False, tickmode="auto", nticks=16, constrain="domain", fixedrange=True)
+    figure.add_annotation(heading(metric.title, metric.unit, 1.0))
+    figure.update_xaxes(title_text="block", showgrid=False, tickangle=0, fixedrange=True)
     figure.update_yaxes(title_text="matrix", showgrid=False, autorange="reversed", fixedrange=True, tickfont={"size": 12})
     return figure
 
@@ -121,7 +122,7 @@ def _colorbar(metric: GridMetric, low: float, high: float) -> dict[str, object]:
         "y": 1.0,
         "yanchor": "bottom",
         "ypad": 6,
-        "len": 0.5,
+        "len": 0.4,
         "thickness": 9,
         "outlinewidth": 0,
         "tickcolor": FAINT,

@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.colors import get_colorscale
 
-from salq.figures.style import FAINT, INK, styled
+from salq.figures.style import FAINT, INK, heading, styled
 
 TOP_CODE = 254
 """Codes 0..254 are values; 255 is drawn grey: no finite value in that cell."""
@@ -21,6 +21,7 @@ PANEL_HEIGHT = 190
 GAP = 64
 """Pixels between panels: the lower panel's title and colour bar."""
 
+MAX_TICKS = 96
 BOTTOM = 62
 """Pixels under the last panel: ticks and the title in two lines."""
 
@@ -85,7 +86,7 @@ def matrix_maps(
         meta["panels"].append({"title": panel.title, "unit": panel.unit, "low": coded.low, "high": coded.high})  # type: ignore[attr-defined]
         figure.add_trace(_trace(panel, coded, row_edges, col_edges, index, top))
         _axes(figure, index, (bottom, top), last=index == len(panels) - 1)
-        figure.add_annotation(_title(panel, coded, top))
+        figure.add_annotation(heading(panel.title, _unit(panel, coded), top))
     styled(figure, height=total_height(len(panels)), margin={"l": 56, "r": 10, "t": GAP, "b": BOTTOM}, meta=meta)
     figure.update_xaxes(range=[col_edges[0], col_edges[-1]], **_group_ticks(col_edges, group_size))
     figure.update_yaxes(range=[row_edges[-1], row_edges[0]], title_text="output")
@@ -150,21 +151,8 @@ def _colorbar(coded: Coded, top: float) -> dict[str, object]:
     }
 
 
-def _title(panel: MapPanel, coded: Coded, top: float) -> dict[str, object]:
-    empty = f", {coded.n_empty} cells not finite (grey)" if coded.n_empty else ""
-    return {
-        "text": f"<b>{panel.title}</b><br>{panel.unit}{empty}",
-        "x": 0,
-        "xref": "paper",
-        "xanchor": "left",
-        "align": "left",
-        "y": top,
-        "yref": "paper",
-        "yanchor": "bottom",
-        "yshift": 4,
-        "showarrow": False,
-        "font": {"size": 12},
-    }
+def _unit(panel: MapPanel, coded: Coded) -> str:
+    return f"{panel.unit}, {coded.n_empty} cells not finite (grey)" if coded.n_empty else panel.unit
 
 
 def _axis(letter: str, index: int) -> str:
@@ -181,12 +169,13 @@ def _axes(figure: go.Figure, index: int, domain: tuple[float, float], *, last: b
 
 
 def _group_ticks(col_edges: Sequence[int], group_size: int | None) -> dict[str, object]:
-    """Ticks on group borders, at most a dozen of them."""
+    """A small tick on every group border as long as they can be told apart, labels on at most seven of them."""
     if group_size is None:
-        return {"nticks": 10}
-    width = int(col_edges[-1])
-    step = group_size * max(1, -(-width // (12 * group_size)))
-    return {"tick0": 0, "dtick": step, "ticks": "outside", "ticklen": 4, "tickcolor": FAINT}
+        return {"nticks": 7, "tickangle": 0}
+    groups = int(col_edges[-1]) // group_size
+    step = group_size * max(1, -(-groups // 7))
+    ticks: dict[str, object] = {"tick0": 0, "dtick": step, "ticks": "outside", "ticklen": 6, "tickcolor": INK, "tickangle": 0}
+    return ticks | ({"minor": {"tick0": 0, "dtick": group_size, "ticks": "outside", "ticklen": 3, "tickcolor": INK}} if groups <= MAX_TICKS else {})
 
 
 def _x_title(row_edges: Sequence[int], col_edges: Sequence[int], how: str, group_size: int | None) -> str:

@@ -15,6 +15,9 @@ INK = "#7c8590"
 FAINT = "rgba(128, 136, 148, 0.22)"
 """Grid lines, likewise."""
 
+FONT = "'IBM Plex Sans', ui-sans-serif, system-ui, sans-serif"
+"""The page's font, which Gradio serves itself."""
+
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 
 RECIPE_COLOURS = {"rtn": "#E69F00", "apiq": "#0072B2", "sapr": "#009E73"}
@@ -46,7 +49,7 @@ def styled(figure: go.Figure, *, height: int, margin: dict[str, int] | None = No
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={
-            "family": "ui-sans-serif, system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif",
+            "family": FONT,
             "size": 12,
             "color": INK,
         },
@@ -58,6 +61,23 @@ def styled(figure: go.Figure, *, height: int, margin: dict[str, int] | None = No
     figure.update_xaxes(**axes)
     figure.update_yaxes(**axes)
     return figure
+
+
+def heading(title: str, unit: str, top: float) -> dict[str, Any]:
+    """An annotation above a panel whose upper edge is at `top` (paper fraction): the title in bold, its unit below it."""
+    return {
+        "text": f"<b>{title}</b><br>{unit}",
+        "x": 0,
+        "xref": "paper",
+        "xanchor": "left",
+        "align": "left",
+        "y": top,
+        "yref": "paper",
+        "yanchor": "bottom",
+        "yshift": 4,
+        "showarrow": False,
+        "font": {"size": 12},
+    }
 
 
 def payload(figure: go.Figure, file_name: str) -> str:

@@ -8,6 +8,9 @@ import plotly.graph_objects as go
 
 from salq.figures.style import INK, colour_of, styled, symbol_of
 
+LABEL_SIDES = ("top center", "middle right", "bottom center", "middle left")
+"""Runs of two recipes at the same spec lie close together; their labels go to different sides."""
+
 QUALITY = {
     "perplexity": "perplexity (lower is better)",
     "kl": "KL divergence from the original, nats per token (lower is better)",
@@ -83,7 +86,7 @@ def _scatter(points: Sequence[TradePoint], recipe: str, index: int) -> go.Scatte
         customdata=[[point.run, point.hover] for point in points],
         name=recipe,
         mode="markers+text",
-        textposition="top center",
+        textposition=LABEL_SIDES[index % len(LABEL_SIDES)],
         textfont={"size": 11},
         marker={
             "color": colour_of(recipe, index),

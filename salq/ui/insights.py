@@ -6,6 +6,7 @@ from math import log
 from typing import Any
 
 from salq.figures.style import RECIPE_COLOURS
+from salq.models.catalogue import CATALOGUE
 from salq.runs.kept import KeptRun, WeightGroup
 from salq.ui import words
 
@@ -24,14 +25,14 @@ def headline(runs: Sequence[KeptRun], bits: int = 3) -> tuple[str, str] | None:
         return None
     base = min(rounded, key=lambda one: one["perplexity"])
     original = base.get("perplexity_original")
-    number = f"{base['perplexity']:.1f}"
+    number = _perplexity(base["perplexity"])
     start = f"{_name(base)}: rounding every weight to {bits} bits raises perplexity from {original:.1f} to {number}"
     same_grid = [one for one in calibrated if one.get("group_size") == base.get("group_size")]
     if not same_grid:
         return f"{start}.", number
     best = min(same_grid, key=lambda one: one["perplexity"])
-    repaired = f"{best['perplexity']:.1f}"
-    return f"{start}; calibration with {best['recipe'].upper()} brings it back to {repaired}, at {best['model_size_mb']:.0f} MB.", repaired
+    repaired = _perplexity(best["perplexity"])
+    return f"{start}; calibration with {recipe_title(best['recipe'])} brings it back to {repaired}, at {best['model_size_mb']:.0f} MB.", repaired
 
 
 def bars(runs: Sequence[KeptRun]) -> str:
@@ -44,7 +45,7 @@ def bars(runs: Sequence[KeptRun]) -> str:
     rows = [_bar("original, 16 bits", 0.0, "var(--body-text-color-subdued)", f"{original:.1f}")]
     for one in shown:
         share = max(log(one["perplexity"] / original), 0.0) / span
-        rows.append(_bar(f"{one['recipe'].upper()}, {one['tag']}", share, RECIPE_COLOURS.get(one["recipe"], "#888"), f"{one['perplexity']:,.1f}"))
+        rows.append(_bar(f"{recipe_title(one['recipe'])}, {one['tag']}", share, RECIPE_COLOURS.get(one["recipe"], "#888"), _perplexity(one["perplexity"])))
     return f'<div class="salq-bars" role="img" aria-label="{escape(_spoken(shown, original))}">{"".join(rows)}</div>'
 
 
@@ -64,18 +65,18 @@ def conditions(runs: Sequence[KeptRun]) -> str:
 def number_lines(group: WeightGroup, widths: Sequence[int] = (4, 3, 2)) -> str:
     """One SVG: the group's weights as dots above its levels at several widths, a line from each weight to the level it moves to."""
     values = group.weights
-    low, high = min(values), max(values)
-    margin = 0.04 * (high - low or 1.0)
-    low, high = low - margin, high + margin
+    shown = [bits for bits in widths if str(bits) in group.grids]
+    reached = [*values, *(level for bits in shown for level in group.levels(bits))]
+    margin = 0.02 * (max(reached) - min(reached) or 1.0)
+    low, high = min(reached) - margin, max(reached) + margin
 
     def at(value: float) -> float:
         return LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT)
 
-    shown = [bits for bits in widths if str(bits) in group.grids]
     lines = [_number_line(values, group.levels(bits), bits, index, at) for index, bits in enumerate(shown)]
     spoken = "; ".join(f"{bits} bits: mean move {_mean_move(values, group.levels(bits)):.3g}" for bits in shown)
     label = escape(f"{len(values)} weights between {min(values):.3g} and {max(values):.3g}; {spoken}")
-    return f'<div class="salq-lines"><svg viewBox="0 0 {WIDTH} {ROW * len(shown) + 8}" role="img" aria-label="{label}">{"".join(lines)}</svg></div>'
+    return f'<div class="salq-lines"><svg viewBox="0 0 {WIDTH} {ROW * len(shown) + 22}" role="img" aria-label="{label}">{"".join(lines)}{_marks(at, min(values), max(values), len(shown))}</svg></div>'
 
 
 def group_sentence(group: WeightGroup) -> str:
@@ -89,13 +90,18 @@ def _number_line(values: Sequence[float], levels: Sequence[float], bits: int, in
     top = ROW * index + 16
     ruler = top + 38
     parts = [f'<text x="0" y="{ruler + 4}">{bits} bits</text>', f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{ruler}" y2="{ruler}"/>']
-    inside = [level for level in levels if LEFT - 1 <= at(level) <= WIDTH - RIGHT + 1]
-    parts += [f'<line class="level" x1="{at(level):.1f}" x2="{at(level):.1f}" y1="{ruler - 9}" y2="{ruler + 9}"/>' for level in inside]
+    parts += [f'<line class="level" x1="{at(level):.1f}" x2="{at(level):.1f}" y1="{ruler - 9}" y2="{ruler + 9}"/>' for level in levels]
     for value in values:
         target = min(levels, key=lambda level: abs(level - value))
         parts.append(f'<line class="moved" x1="{at(value):.1f}" y1="{top}" x2="{at(target):.1f}" y2="{ruler - 9}"/>')
     parts += [f'<circle class="weight" cx="{at(value):.1f}" cy="{top}" r="3"/>' for value in values]
     return "".join(parts)
+
+
+def _marks(at: Any, low: float, high: float, rows: int) -> str:
+    """Weight values under the last ruler: the smallest weight, zero, the largest."""
+    y = ROW * rows + 10
+    return "".join(f'<text class="mark" x="{at(value):.1f}" y="{y}">{text}</text>' for value, text in ((low, f"{low:.3g}"), (0.0, "0"), (high, f"{high:.3g}")))
 
 
 def _mean_move(values: Sequence[float], levels: Sequence[float]) -> float:
@@ -109,12 +115,22 @@ def _bar(name: str, share: float, colour: str, number: str) -> str:
     )
 
 
+def recipe_title(name: str) -> str:
+    """A recipe's name as its authors write it."""
+    return {"rtn": "RTN", "apiq": "ApiQ", "sapr": "SAPR"}.get(name, name)
+
+
+def _perplexity(value: float) -> str:
+    return f"{value:.1f}" if value < 1000 else f"{value:,.0f}"  # noqa: PLR2004 - above that, a decimal says nothing
+
+
 def _drawable(one: dict[str, Any]) -> bool:
     return all(one.get(key) for key in ("perplexity", "perplexity_original", "bits", "recipe", "tag"))
 
 
 def _name(one: dict[str, Any]) -> str:
-    return str(one.get("model", "the model"))
+    entry = CATALOGUE.get(str(one.get("model")))
+    return entry.title if entry is not None else str(one.get("model", "the model"))
 
 
 def _spoken(shown: Sequence[dict[str, Any]], original: float) -> str:

@@ -40,7 +40,7 @@ def build_page(store: "RunStore", *, default_model: str | None = None) -> gr.Blo
         explore_id = gr.BrowserState("", storage_key="salq_explore")
         selection = gr.State(first)
         bridge = plot_bridge(first)
-        with gr.Tabs(selected="learn", elem_id="tabs") as tabs:
+        with gr.Tabs(selected="learn", elem_id="tabs", overflow_behavior="wrap") as tabs:
             ctx = UiContext(store, Limits.here(), model, public, sidebar, tabs, run_id, explore_id, selection, status, bridge)
             for key in TABS:
                 with gr.Tab(words.TABS[key], id=key, elem_id=f"tab-{key}") as item:

@@ -13,6 +13,7 @@ from salq.ui.links import COPY_RUN_LINK
 from salq.ui.runs_actions import HEADER, QUALITY, RunsView, runs_view, start_sweep, sweep_requests
 
 RECIPES = ("rtn", "apiq", "sapr")
+WIDTHS = ["230px", "110px", "130px", "95px", "120px", "95px", "95px", "75px", "140px"]
 PRESETS = ("quick", "base", "published")
 
 
@@ -26,7 +27,9 @@ def build(ctx: UiContext) -> None:
     )  # fmt: skip
     chart = gr.Plot(plot_data(first.figure), show_label=False, elem_id="trade-off", elem_classes="salq-chart")
     summary = gr.HTML(_summary(first), elem_id="runs-reading")
-    table = gr.Dataframe(first.table, headers=HEADER, interactive=False, show_label=False, elem_id="runs-table", max_height=420, wrap=True)
+    table = gr.Dataframe(
+        first.table, headers=HEADER, column_widths=WIDTHS, interactive=False, show_label=False, elem_id="runs-table", max_height=420
+    )  # fmt: skip
     with gr.Row(elem_id="runs-controls"):
         picker = gr.Dropdown(first.choices, value=None, label="Run", info=words.RUN_INFO, elem_id="runs-picker", scale=3, min_width=260)
         opened = gr.Button("Open", variant="primary", elem_id="runs-open", scale=1, min_width=100)
@@ -155,7 +158,7 @@ class _Actions:
 
 def _build_sweep(ctx: UiContext) -> dict[str, Any]:
     gr.HTML(section("Sweep"))
-    with gr.Group(elem_id="sweep"):
+    with gr.Column(elem_id="sweep"):
         with gr.Row():
             found = {
                 "recipes": gr.CheckboxGroup(

@@ -51,7 +51,7 @@ def test_panels_share_their_axes_and_titles_state_the_pooling() -> None:
     assert figure.layout.xaxis3.title.text.startswith("input<br>")
     assert "max over 1 × 2 weights per cell; ticks at group borders" in figure.layout.xaxis3.title.text
     assert tuple(figure.layout.yaxis.range) == (128, 0)
-    assert figure.layout.xaxis.dtick == 64
+    assert (figure.layout.xaxis.minor.dtick, figure.layout.xaxis.dtick) == (64, 128)
 
 
 def test_hover_finds_the_true_ranges_in_the_meta() -> None:
