@@ -37,8 +37,8 @@ def run(args: argparse.Namespace) -> int:
     a, b = (_finished(store.get(store.resolve(name))) for name in (args.a, args.b))
     paired = paired_difference(a.metrics, b.metrics)
     if args.json:
-        difference = {key: _minus(b.metrics.get(key), a.metrics.get(key)) for key, _ in ROWS}
-        emit({"a": run_json(a), "b": run_json(b), "difference": difference, "paired_nll": paired})
+        differences = {key: _minus(b.metrics.get(key), a.metrics.get(key)) for key, _ in ROWS}
+        emit({"a": run_json(a), "b": run_json(b), "difference": differences, "paired_nll": paired})
         return 0
     rows = []
     for key, label in ROWS:

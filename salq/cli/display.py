@@ -14,6 +14,8 @@ from salq.core.progress import Progress
 Result = TypeVar("Result")
 BAR = 24
 REDRAW_SECONDS = 0.1
+QUIET_PHASE = "results"
+"""Writing the results takes no time worth a line."""
 PLAIN_STEP = 0.1
 """Phases without blocks say something every tenth of the way where lines are not redrawn."""
 
@@ -97,6 +99,8 @@ class Display:
         return f"{int(progress.phase_done)}/{progress.phase_of} {progress.unit}" if progress.phase_of > 1 else ""
 
     def _say(self, event: ev.Event) -> None:
+        if getattr(event, "phase", None) == QUIET_PHASE:
+            return
         left = "" if self.progress.eta is None else f", about {duration(self.progress.eta)} left"
         if isinstance(event, ev.PhaseStarted):
             self._told = 0.0

@@ -25,7 +25,7 @@ def add(commands: options.Commands) -> None:
     """Add the command."""
     parser = options.command(commands, "evaluate", run, "Measure perplexity and the KL divergence from the original.")
     options.add_model(parser, required=True)
-    parser.add_argument("--run", metavar="ID", help="evaluate what this run has calibrated")
+    parser.add_argument("--run", dest="run_id", metavar="ID", help="evaluate what this run has calibrated")
     parser.add_argument("--recipe", choices=["rtn"], help="evaluate the model rounded to nearest (other recipes: calibrate, then --run)")
     options.add_grid(parser)
     options.add_evaluation(parser, text="--text")
@@ -33,15 +33,15 @@ def add(commands: options.Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it."""
-    if args.run is not None and (args.model is not None or args.recipe is not None):
+    if args.run_id is not None and (args.model is not None or args.recipe is not None):
         raise ConfigError("--run names the model and the recipe already; leave --model and --recipe out.")
-    if args.run is None and args.model is None:
+    if args.run_id is None and args.model is None:
         raise ConfigError("There is nothing to evaluate; give --run ID or --model NAME.")
     limits = Limits.here()
     evaluation = _evaluation(args)
     limits.check_evaluation(evaluation.windows, evaluation.window)
     limits.check_text(evaluation.text)
-    title, values = _of_run(args, evaluation) if args.run is not None else _of_model(args, evaluation)
+    title, values = _of_run(args, evaluation) if args.run_id is not None else _of_model(args, evaluation)
     if args.json:
         emit(with_stable_keys(values))
     else:
@@ -61,7 +61,7 @@ def _evaluation(args: argparse.Namespace) -> Evaluation:
 
 def _of_run(args: argparse.Namespace, evaluation: Evaluation) -> tuple[str, dict[str, Any]]:
     store = open_store()
-    run_id = store.resolve(args.run)
+    run_id = store.resolve(args.run_id)
     request = store.request(run_id)
     if not isinstance(request, CalibrateRequest) or not store.finished_blocks(run_id):
         raise ConfigError(f"Run {run_id} has no finished block to evaluate; choose a run of calibrate, or resume it first.")

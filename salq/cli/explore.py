@@ -25,7 +25,7 @@ def add(commands: options.Commands) -> None:
     options.add_model(parser)
     options.add_grids(parser, bits="2,3,4,8")
     options.add_sampling(parser)
-    parser.add_argument("--run", metavar="ID", help="measure the matrices that this run has calibrated instead")
+    parser.add_argument("--run", dest="run_id", metavar="ID", help="measure the matrices that this run has calibrated instead")
 
 
 def saliency(args: argparse.Namespace) -> int:
@@ -43,7 +43,7 @@ def saliency(args: argparse.Namespace) -> int:
     if args.json:
         emit(run_json(info) | {"linears": list(meta.linears), "mean": meta.mean})
         return 0
-    say(f"Mean saliency of {meta.model} per weight, in nats^2/weight^2: the larger, the more a weight matters")
+    say(f"Mean saliency of {request.short_model} per weight, in nats^2/weight^2: the larger, the more a weight matters")
     sampling = f"{meta.n_samples} samples of {meta.seq_len} tokens of {meta.text}, seed {meta.seed}"
     say(f"{sampling}; computed in {duration(meta.seconds)}   (run {info.id})\n")
     say(_grid_table(meta.linears, meta.mean, number))
@@ -52,7 +52,7 @@ def saliency(args: argparse.Namespace) -> int:
 
 def errors(args: argparse.Namespace) -> int:
     """Print the error of every matrix for one grid, and a summary per matrix name for several."""
-    if args.run is not None:
+    if args.run_id is not None:
         return _errors_of_run(args)
     specs = [options.check_spec(bits, size, symmetric=args.symmetric) for bits in args.bits for size in args.group_size]
     request = options.explore_request(args, specs, saliency=False)
@@ -81,7 +81,7 @@ def _errors_of_run(args: argparse.Namespace) -> int:
     from salq.models.llama import load_model
 
     store = open_store()
-    run_id = store.resolve(args.run)
+    run_id = store.resolve(args.run_id)
     request = store.request(run_id)
     if not isinstance(request, CalibrateRequest) or not store.finished_blocks(run_id):
         raise ConfigError(f"Run {run_id} has no finished block to measure; choose a run of calibrate, or resume it first.")

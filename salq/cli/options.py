@@ -18,11 +18,13 @@ Value = TypeVar("Value")
 MAX_COMBINATIONS = 256
 
 
-def command(commands: Commands, name: str, run: Callable[[argparse.Namespace], int], summary: str, detail: str = "") -> argparse.ArgumentParser:
-    """Add a command that reports: it has `--json`, and `run` does it."""
+def command(commands: Commands, name: str, handler: Callable[[argparse.Namespace], int], summary: str, detail: str = "") -> argparse.ArgumentParser:
+    """Add a command that reports: it has `--json`, and `handler` does it."""
     parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=f"{summary} {detail}".strip())
-    parser.add_argument("--json", action="store_true", help="print the report as one JSON object, the last line of the output")
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--json", action="store_true", default=argparse.SUPPRESS, help="print the report as one JSON object, the last line of the output"
+    )
+    parser.set_defaults(handler=handler)
     return parser
 
 

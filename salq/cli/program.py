@@ -31,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = Parser(prog="python -m salq", description="See what quantization does to a LLaMA, repair it, and talk to the result.")
     parser.add_argument("--version", action="version", version=f"salq {__version__}")
+    parser.set_defaults(json=False)  # commands leave it alone unless --json is given, so it may stand before or after an action
     commands = parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
     for module in COMMANDS:
         module.add(commands)
@@ -47,10 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = build_parser()
     try:
         parsed = parser.parse_args(words)
-        if not hasattr(parsed, "run"):
+        if not hasattr(parsed, "handler"):
             parser.print_help()
             return 0
-        return int(parsed.run(parsed))
+        return int(parsed.handler(parsed))
     except SalqError as error:
         note(f"salq: {error}")
         if "--json" in words:

@@ -97,7 +97,7 @@ def result_facts(metrics: Mapping[str, Any], phases: Mapping[str, float] | None 
 
 
 def _phases(phases: Mapping[str, float]) -> str:
-    return "   (" + ", ".join(f"{name} {duration(seconds)}" for name, seconds in phases.items()) + ")" if phases else ""
+    return "   (" + ", ".join(f"{name} {duration(seconds)}" for name, seconds in phases.items() if name != "results") + ")" if phases else ""
 
 
 def _is_number(cell: str) -> bool:

@@ -18,8 +18,7 @@ CANCEL_SECONDS = 10.0
 
 def add(commands: options.Commands) -> None:
     """Add the command with its own commands."""
-    parser = commands.add_parser("runs", help="List, show, resume, cancel, delete and repeat runs.", description="Everything that was ever started.")
-    parser.set_defaults(run=show_all, json=False)
+    parser = options.command(commands, "runs", show_all, "List, show, resume, cancel, delete and repeat runs.")
     actions = parser.add_subparsers(metavar="ACTION", parser_class=type(parser))
     options.command(actions, "list", show_all, "List all runs, newest first.")
     _with_run(options.command(actions, "show", show, "Show one run: what was asked, how far it is, what came out."))

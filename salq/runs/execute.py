@@ -6,7 +6,7 @@ torch is imported with `work`, after the wait.
 
 import errno
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 from salq.core import events as ev
@@ -16,11 +16,12 @@ from salq.runs.alive import Role
 from salq.runs.requests import CalibrateRequest, ExploreRequest
 from salq.runs.store import RunStore
 
+Steps = Generator[ev.Event, None, None]
 POLL_SECONDS = 0.3
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 
 
-def execute(store: RunStore, run_id: str, *, role: Role = "foreground", waiting: Callable[[int], None] | None = None) -> Iterator[ev.Event]:
+def execute(store: RunStore, run_id: str, *, role: Role = "foreground", waiting: Callable[[int], None] | None = None) -> Steps:
     """Work on a run until it ends; yields each event after it is on disk. Finished blocks of an earlier start are loaded.
 
     waiting: called with the number of runs ahead whenever it changes, before this one's turn.
@@ -64,7 +65,7 @@ class _Recorder:
         return self.end(ev.RunCancelled(self._store.finished_blocks(self._run_id)))
 
 
-def _live(store: RunStore, run_id: str, request: CalibrateRequest | ExploreRequest, waiting: Callable[[int], None]) -> Iterator[ev.Event]:
+def _live(store: RunStore, run_id: str, request: CalibrateRequest | ExploreRequest, waiting: Callable[[int], None]) -> Steps:
     recorder = _Recorder(store, run_id)
     try:
         if not _wait_for_turn(store, run_id, request.device, waiting):
@@ -89,6 +90,9 @@ def _live(store: RunStore, run_id: str, request: CalibrateRequest | ExploreReque
             list(recorder.cancelled())  # recorded; nobody is left to yield to
         raise
     except Exception as error:
+        if store.is_cancel_requested(run_id) or _was_interrupted(error):
+            yield from recorder.cancelled()
+            return
         told = explain(error, store.root)
         if told is not None:
             yield from recorder.end(ev.RunFailed(str(told), type(told).__name__))
@@ -106,6 +110,16 @@ def explain(error: BaseException, where: Path) -> SalqError | None:
     if "No space left on device" in str(error):  # safetensors reports a full disk as an error of its own
         return as_resource_error(OSError(errno.ENOSPC, ""), where)
     return None
+
+
+def _was_interrupted(error: BaseException) -> bool:
+    """Whether a library turned a KeyboardInterrupt into an error of its own, as lazy imports do."""
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, KeyboardInterrupt):
+            return True
+        chain = chain.__cause__ or chain.__context__
+    return False
 
 
 def _wait_for_turn(store: RunStore, run_id: str, device: str, waiting: Callable[[int], None]) -> bool:

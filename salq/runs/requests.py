@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
@@ -35,7 +34,7 @@ class Evaluation(BaseModel):
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, ignored_types=(cached_property,))
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     model: str = Field(min_length=1, max_length=4096, description="Catalogue name, hub id or local folder.")
     device: str = Field(default="auto", min_length=1, max_length=20)
@@ -64,19 +63,23 @@ class _Request(BaseModel):
 
 
 class CalibrateRequest(_Request):
-    """Calibrate a model with a recipe and measure the result. `recipe` is kept as JSON and validated on first use, which imports torch."""
+    """Calibrate a model with a recipe and measure the result. `recipe` is kept as JSON and validated when it is asked for, which imports torch."""
 
     kind: Literal["calibrate"] = "calibrate"
-    recipe_json: dict[str, Any] = Field(alias="recipe")
+    recipe_json: Any = Field(alias="recipe", description="A Recipe, or its JSON object; kept as the latter.")
     n_blocks: int | None = Field(default=None, ge=1, le=10_000, description="Calibrate only the first blocks; none means all.")
     evaluation: Evaluation = Evaluation()
 
     @field_validator("recipe_json", mode="before")
     @classmethod
-    def _as_json(cls, value: Any) -> Any:
-        return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    def _as_json(cls, value: Any) -> dict[str, Any]:
+        if isinstance(value, BaseModel):
+            return value.model_dump(mode="json")
+        if isinstance(value, dict) and all(isinstance(value.get(part), kind) for part, kind in (("name", str), ("spec", dict))):
+            return value
+        raise ValueError("a recipe is an object with at least a name and a spec")
 
-    @cached_property
+    @property
     def recipe(self) -> "Recipe":
         """The recipe as a value. Raises ConfigError when it is not one that this version of salq knows."""
         from salq.calibration.recipe import Recipe  # torch comes with it

@@ -229,8 +229,10 @@ class RunStore:
             return "queued" if ahead else "running"
         if progress.outcome:
             return progress.outcome  # type: ignore[return-value]
+        if progress.started_at is not None and not self.is_alive(run_id):
+            return "cancelled" if self.is_cancel_requested(run_id) else "interrupted"
         if progress.started_at is not None:
-            return "running" if self.is_alive(run_id) else "interrupted"
+            return "running"
         return "queued" if self.is_alive(run_id) else "created"
 
     def _progress(self, run_id: str) -> Progress:

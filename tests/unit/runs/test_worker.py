@@ -1,0 +1,105 @@
+"""Runs in a process of their own: started once, found by others, stopped, killed, resumed, queued."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from salq.core import events as ev
+from salq.core.errors import StoreError
+from salq.runs.alive import holder
+from salq.runs.execute import execute
+from salq.runs.store import RunStore
+from salq.runs.worker import last_line, start
+from tests.unit.runs.conftest import ENDED, MakeRequest, spelled
+
+SECONDS = 120.0
+
+
+@pytest.fixture(autouse=True)
+def no_worker_is_left(store: RunStore) -> Iterator[None]:
+    yield
+    for info in store.list():
+        if (found := holder(store.folder(info.id))) is not None and found.pid != os.getpid():
+            os.kill(found.pid, signal.SIGKILL)
+
+
+def wait_for(what: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        if found := what():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it did not happen")
+
+
+def has_steps(store: RunStore, run_id: str) -> bool:
+    return any(isinstance(event, ev.StepDone) for event in store.events(run_id))
+
+
+def test_a_worker_finishes_a_run_and_starting_again_does_nothing(store: RunStore, make_request: MakeRequest) -> None:
+    run_id = store.create(make_request("rtn"))
+    assert start(store, run_id)
+    wait_for(lambda: store.get(run_id).status == "done")
+    assert not start(store, run_id)
+    assert ENDED.fullmatch(spelled(store.events(run_id)))
+    assert "RunDone" in (store.folder(run_id) / "worker.log").read_text()
+
+
+def test_cancel_kill_and_resume_give_the_same_codes(store: RunStore, make_request: MakeRequest, codes: Callable[[str], list[bytes]]) -> None:
+    request = make_request(changes={"epochs": 20})
+    run_id, whole = store.create(request), store.create(request)
+    start(store, run_id)
+    assert not start(store, run_id)
+    wait_for(lambda: has_steps(store, run_id))
+    assert store.get(run_id).status == "running"
+    with pytest.raises(StoreError, match="still running"):
+        store.delete(run_id)
+    store.cancel(run_id)
+    wait_for(lambda: not store.is_alive(run_id))
+    assert store.get(run_id).status == "cancelled"
+
+    start(store, run_id)
+    wait_for(lambda: store.finished_blocks(run_id) == 1)
+    found = holder(store.folder(run_id))
+    assert found is not None
+    os.kill(found.pid, signal.SIGKILL)
+    wait_for(lambda: not store.is_alive(run_id))
+    assert store.get(run_id).status == "interrupted"
+    assert store.finished_blocks(run_id) >= 1
+
+    list(execute(store, run_id))
+    list(execute(store, whole))
+    assert store.get(run_id).status == store.get(whole).status == "done"
+    assert codes(run_id) == codes(whole)
+
+
+def test_the_second_run_waits_its_turn_and_can_be_cancelled_there(store: RunStore, make_request: MakeRequest) -> None:
+    first, second = (store.create(make_request(changes={"epochs": 400})) for _ in range(2))
+    start(store, first)
+    start(store, second)
+    info = store.get(second)
+    assert (info.status, info.position) == ("queued", 1)
+    store.cancel(second)
+    wait_for(lambda: not store.is_alive(second))
+    assert store.get(second).status == "cancelled"
+    assert spelled(store.events(second)) == "SC"
+    store.cancel(first)
+    wait_for(lambda: store.get(first).status == "cancelled")
+
+
+def test_a_damaged_request_is_refused_at_once(store: RunStore, make_request: MakeRequest) -> None:
+    run_id = store.create(make_request("rtn"))
+    (store.folder(run_id) / "request.json").write_text("{")
+    with pytest.raises(StoreError, match="cannot be read"):
+        start(store, run_id)
+
+
+def test_last_line(store: RunStore, make_request: MakeRequest) -> None:
+    path = store.folder(store.create(make_request("rtn"))) / "worker.log"
+    assert last_line(path) == ""
+    path.write_bytes(b"first\nlast \xff words\n\n")
+    assert last_line(path) == "last \ufffd words"
