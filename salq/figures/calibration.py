@@ -34,7 +34,7 @@ def loss_terms(curve: BlockCurve, block: int) -> go.Figure:
     _titled(figure, f"Block {block}: loss terms, each as it enters the sum")
     figure.update_layout(showlegend=True)
     figure.update_xaxes(title_text="optimizer step", rangemode="tozero")
-    figure.update_yaxes(title_text="loss", type="log", exponentformat="power")
+    figure.update_yaxes(title_text="loss", type="log", dtick="D2", exponentformat="power")
     return figure
 
 
@@ -67,7 +67,7 @@ def depth_errors(output: Sequence[float | None], weights: Sequence[float | None]
         )
     )
     _titled(figure, "Relative output error of each block" if is_output else "Relative weight error of each block, mean of its matrices")
-    figure.update_xaxes(title_text="block", range=[-0.5, max(len(values), 1) - 0.5])
+    figure.update_xaxes(title_text="block", range=[-0.5, max(len(values), 1) - 0.5], tick0=0, dtick=max(1, -(-len(values) // 10)))
     figure.update_yaxes(title_text="‖y−ŷ‖ / ‖y‖" if is_output else "‖w−ŵ‖ / ‖w‖", rangemode="tozero")
     return figure
 

@@ -120,7 +120,7 @@ def _build_form(ctx: UiContext) -> _FormParts:
     preset = gr.Radio(
         ["quick", "base", "published"], value="quick", label="Preset", info=PRESET_INFO, elem_id="calibrate-preset", elem_classes="salq-switch"
     )
-    with gr.Row():
+    with gr.Row(elem_id="calibrate-numbers"):
         blocks = gr.Number(0, label="Blocks", info=BLOCKS_INFO, elem_id="calibrate-blocks", scale=1, min_width=110)
         seed = gr.Number(0, label="Seed", info=SEED_INFO, elem_id="calibrate-seed", scale=1, min_width=110)
         title = gr.Textbox(
@@ -193,7 +193,8 @@ def _build_panel(ctx: UiContext) -> _Panel:
         again = gr.Button("Resume", visible=False, elem_id="calibrate-resume", scale=0, min_width=130)
     results = gr.HTML("", elem_id="calibrate-results")
     errors = gr.Plot(show_label=False, visible=False, elem_id="calibrate-errors", elem_classes="salq-chart")
-    block = gr.Dropdown([LATEST], value=LATEST, label="Loss curves of block", info=BLOCK_INFO, visible=False, elem_id="calibrate-block")
+    with gr.Row():
+        block = gr.Dropdown([LATEST], value=LATEST, label="Block", info=BLOCK_INFO, visible=False, elem_id="calibrate-block", scale=0, min_width=200)
     loss = gr.Plot(show_label=False, visible=False, elem_id="calibrate-loss", elem_classes="salq-chart")
     with gr.Accordion("The blocks as a table", open=False, visible=False, elem_id="calibrate-table-fold") as table_fold:
         table = gr.Dataframe(headers=TABLE_HEADER, interactive=False, show_label=False, elem_id="calibrate-table", max_height=320)
@@ -321,7 +322,7 @@ def _updates(view: RunView, block: Any, seen: dict[str, Any]) -> Updates:
     picker = gr.Dropdown(choices=[LATEST, *blocks], visible=len(blocks) > 0, value=chosen if chosen in blocks else LATEST)
     return [
         _headline_html(view),
-        gr.Button(visible=view.is_active, interactive=True),
+        gr.Button(visible=view.is_active, interactive=not view.is_stopping),
         gr.Button(visible=view.info.can_resume),
         facts(found) + note(source),
         picker,
@@ -346,10 +347,11 @@ def _headline_html(view: RunView) -> str:
         return progress_bar(view.headline, view.progress)
     if info.status == "queued":
         return reading(f"{view.headline}: {info.position or 0} other run(s) are before it.")
-    failed = info.status in {"failed", "interrupted", "unreadable"}
+    if info.status == "cancelled":
+        return reading(f"{info.title}: {info.problem[:1].lower()}{info.problem[1:]}")
     problem = f" {info.problem}" if info.problem else ""
     hint = " Finished blocks are kept; Resume goes on from them." if info.status in {"failed", "interrupted"} else ""
-    return reading(f"{view.headline}.{problem}{hint}", problem=failed)
+    return reading(f"{view.headline}.{problem}{hint}", problem=info.status in {"failed", "interrupted", "unreadable"})
 
 
 def _log_html(lines: list[str]) -> str:

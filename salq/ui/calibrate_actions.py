@@ -169,7 +169,7 @@ def plan_view(form: Form, choices: Choices, limits: Limits, root: Path) -> PlanV
     facts = [
         ("Time, about", duration(expected.total_seconds), shown),
         ("Memory, about", f"{expected.memory_gb:.1f} GB", f"on {planned.choice.device}"),
-        ("Disk", f"{expected.disk_gb:.2g} GB", "finished blocks are kept"),
+        ("Disk", _size(expected.disk_gb), "finished blocks are kept"),
         ("Result", f"{size.bits_per_weight:.2f} bits per weight", f"{size.size_mb:,.3g} MB; whole model {size.model_size_mb:,.3g} MB"),
     ]
     problem = ""
@@ -206,6 +206,10 @@ def resume(store: RunStore, run_id: str) -> None:
     from salq.runs import worker
 
     worker.start(store, run_id)
+
+
+def _size(gigabytes: float) -> str:
+    return f"{gigabytes:.1f} GB" if gigabytes >= 1 else f"{gigabytes * 1000:.3g} MB"
 
 
 def _is_active(store: RunStore, run_id: str) -> bool:

@@ -1,5 +1,6 @@
 """What Compare does, without gradio: who can talk, one conversation per visitor as plain turns, and how a side is told in words."""
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def ask(store: RunStore, choices: Choices, sides: Sequence[str], prompt: Any, sy
         prompt=cleaned.text,
         note=cleaned.note,
         system=printable(system if isinstance(system, str) else "").strip()[:SYSTEM_CHARACTERS],
-        sampling=Sampling(_whole(longest), float(temperature), _whole(seed)),
+        sampling=Sampling(_whole(longest), temperature, _whole(seed)),
         device=choices.device,
     )
 
@@ -203,6 +204,6 @@ def _pair(turn: Turn, side: int) -> list[tuple[str, str]]:
 
 
 def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value != int(value):
         raise ConfigError(f"{value!r} is not a whole number; length and seed must be.")
     return int(value)

@@ -44,6 +44,8 @@ class RunView:
     info: RunInfo
     progress: Progress
     log: list[str]
+    is_stopping: bool
+    """Somebody asked it to stop and it has not yet."""
     stamp: str
 
     @property
@@ -70,7 +72,7 @@ class RunView:
     @property
     def headline(self) -> str:
         """Title and state in one line."""
-        return f"{self.info.title}: {STATUS_WORDS.get(self.info.status, self.info.status)}"
+        return f"{self.info.title}: {'stopping' if self.is_stopping else STATUS_WORDS.get(self.info.status, self.info.status)}"
 
 
 STATUS_WORDS = {
@@ -111,7 +113,8 @@ class Watcher:
             stamp = (
                 f"{run_id} {info.status} {info.position} {progress.last_at} {progress.blocks_done} {progress.block} {points} {progress.fraction:.4f}"
             )
-            return RunView(info, progress, list(lines), stamp)
+            is_stopping = info.is_active and self._store.is_cancel_requested(run_id)
+            return RunView(info, progress, list(lines), is_stopping, f"{stamp} {is_stopping}")
 
     def _entry(self, run_id: str) -> "tuple[Follower, deque[str]]":
         if run_id not in self._seen:
