@@ -41,7 +41,9 @@ def calibration_requests() -> list[CalibrateRequest]:
     """The runs of the trade-off chart."""
     evaluation = Evaluation(text=TEXT, windows=8, window=512)
     return [
-        CalibrateRequest(model=DEFAULT_MODEL, recipe=recipes.get(name, preset="quick", bits=bits, group_size=group), text=TEXT, device="cpu", evaluation=evaluation)
+        CalibrateRequest(
+            model=DEFAULT_MODEL, recipe=recipes.get(name, preset="quick", bits=bits, group_size=group), text=TEXT, device="cpu", evaluation=evaluation
+        )
         for name, bits, group in CALIBRATIONS
     ]
 
@@ -92,7 +94,9 @@ def keep_matrix() -> None:
     source = resolve(DEFAULT_MODEL)
     weight = read_weight(source, block, matrix)
     text = load_text(TEXT, "calibration")
-    found = find(saliency_key(fingerprint=source.fingerprint, text_sha256=text.sha256, n_samples=asked.n_samples, seq_len=asked.seq_len, seed=asked.seed))
+    found = find(
+        saliency_key(fingerprint=source.fingerprint, text_sha256=text.sha256, n_samples=asked.n_samples, seq_len=asked.seq_len, seed=asked.seed)
+    )
     assert found is not None, "the explore run has just computed this map"
     spec = QuantSpec(bits=3, group_size=64)
     keep_maps(DEFAULT_MODEL, MatrixMaps.of(matrix_view(f"{block}.{matrix}", weight, spec, found.matrix(block, matrix)), block, matrix))

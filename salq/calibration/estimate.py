@@ -50,7 +50,9 @@ class Estimate:
         return self.seconds + self.saliency_seconds + self.evaluation_seconds
 
 
-def estimate(config: Config, recipe: Recipe, *, n_blocks: int | None = None, device: torch.device | None = None, evaluation_tokens: int = 8 * 512) -> Estimate:
+def estimate(
+    config: Config, recipe: Recipe, *, n_blocks: int | None = None, device: torch.device | None = None, evaluation_tokens: int = 8 * 512
+) -> Estimate:
     """Estimate a calibration of the first `n_blocks` blocks, its saliency map and its final evaluation of both models."""
     device = device or torch.device("cpu")
     flops, bytes_per_second = machine_speed(device.type, device.index)
@@ -83,7 +85,7 @@ def block_weights(config: Config) -> int:
 @functools.cache
 def machine_speed(device_type: str, index: int | None) -> tuple[float, float]:
     """(float32 matmul in FLOP/s, memory in bytes/s), measured once per process in about half a second."""
-    device = torch.device(device_type, index)
+    device = torch.device(device_type if index is None else f"{device_type}:{index}")
     size = 1024 if device_type == "cpu" else 4096
     a, b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
     matmul = _best_seconds(lambda: torch.mm(a, b), device)

@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -86,7 +86,7 @@ def lockstep(
     sampling: Sampling,
     stop: threading.Event,
     device: str = "auto",
-) -> Iterator[tuple[Side, ...]]:
+) -> Generator[tuple[Side, ...], None, None]:
     """All sides after every piece of news, until all have ended. `conversations[i]` are the messages of side i.
 
     The sides share the seed and the cores. Closing the iterator stops every side.

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     sampling = Sampling(args.max_new_tokens, args.temperature, args.seed)
     participants = participants_of(args, RunStore(settings.runs_dir()))
     quiet = bool(args.json)
-    turns = []
+    turns: list[dict[str, Any]] = []
     pool = ChatPool(limit=len(participants))
     histories: list[Messages] = [[{"role": "system", "content": args.system}] if args.system.strip() else [] for _ in participants]
     try:

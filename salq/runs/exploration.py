@@ -125,9 +125,10 @@ def of_run(info: RunInfo) -> Exploration | None:
     errors = {grid["tag"]: ErrorCells(grid["spec"], grid["weight_error"], grid["output_error"]) for grid in grids}
     if not errors and saliency is None:
         return None
+    reference = str(results.get("reference", ""))
     return Exploration(
         model=request.model, linears=list(linears), errors=errors, saliency=saliency, text=str(results.get("text") or request.text),
-        n_samples=request.n_samples, seq_len=request.seq_len, reference="" if results.get("reference") == "full precision" else str(results.get("reference", "")), origin=info.id,
+        n_samples=request.n_samples, seq_len=request.seq_len, reference="" if reference == "full precision" else reference, origin=info.id,
     )  # fmt: skip
 
 

@@ -99,8 +99,12 @@ def keep_maps(model: str, maps: MatrixMaps) -> None:
     logs = {name: np.log10(np.maximum(values, np.float32(1e-38))).astype(np.float16) for name, values in maps.maps.items()}
     with atomic_path(kept_folder(model) / "maps.npz") as temporary, temporary.open("wb") as file:
         np.savez_compressed(
-            file, about=np.array(json.dumps({**about, "names": list(logs)})), row_edges=np.array(maps.row_edges), col_edges=np.array(maps.col_edges), **logs
-        )  # fmt: skip
+            file,
+            about=np.array(json.dumps({**about, "names": list(logs)})),
+            row_edges=np.array(maps.row_edges),
+            col_edges=np.array(maps.col_edges),
+            **logs,
+        )
 
 
 def kept_group(model: str) -> WeightGroup | None:

@@ -58,7 +58,7 @@ class Choices:
         """The grid of these choices."""
         from salq.quant.spec import QuantSpec  # keeps torch out of the first paint
 
-        return QuantSpec(bits=self.bits, group_size=self.group_size, symmetric=self.symmetric)
+        return QuantSpec(bits=self.bits, group_size=self.group_size, symmetric=self.symmetric)  # type: ignore[arg-type]  # `of` checked it
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """The estimate grows with the work and knows the default model's shapes."""
 
+from transformers import LlamaConfig
+
 from salq import recipes
 from salq.calibration.estimate import block_weights, estimate
 from salq.models.catalogue import CATALOGUE
-from transformers import LlamaConfig
 
 
 def config(name: str) -> LlamaConfig:

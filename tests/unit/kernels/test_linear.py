@@ -18,7 +18,8 @@ from tests.helpers import assert_close, random_tokens, random_weight
 @pytest.mark.parametrize("shape", [(5, 64), (33, 96), (1, 32)])
 def test_against_float64(bits: int, symmetric: bool, shape: tuple[int, int]) -> None:
     frozen = rtn(random_weight(*shape), QuantSpec(bits=bits, group_size=32, symmetric=symmetric))
-    adapted = FrozenLinear(frozen.spec, frozen.codes, frozen.scale, frozen.zero_point, torch.randn(3, shape[1]).half(), torch.randn(shape[0], 3).half(), 0.5)
+    adapter = torch.randn(3, shape[1]).half(), torch.randn(shape[0], 3).half()
+    adapted = FrozenLinear(frozen.spec, frozen.codes, frozen.scale, frozen.zero_point, *adapter, 0.5)
     x, bias = torch.randn(2, 7, shape[1]), torch.randn(shape[0])
     weight = (frozen.codes.double() - frozen.zero_point.double().repeat_interleave(32, 1)) * frozen.scale.double().repeat_interleave(32, 1)
     assert adapted.lora_A is not None
