@@ -127,6 +127,8 @@ def _colorbar(metric: GridMetric, low: float, high: float) -> dict[str, object]:
         "outlinewidth": 0,
         "tickcolor": FAINT,
         "tickfont": {"size": 11},
+        "tickangle": 0,
+        "nticks": 4,
     }
     if metric.log:
         decades = list(range(int(np.floor(low)), int(np.ceil(high)) + 1))

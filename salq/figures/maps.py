@@ -148,6 +148,7 @@ def _colorbar(coded: Coded, top: float) -> dict[str, object]:
         "ticktext": [f"{10.0**mark:.0e}".replace("e-0", "e-").replace("e+0", "e") for mark in marks],
         "tickcolor": FAINT,
         "tickfont": {"size": 10},
+        "tickangle": 0,
     }
 
 

@@ -54,6 +54,7 @@ def trade_off(points: Sequence[TradePoint], quality: str, *, original: float | N
             name="frontier",
             line={"color": INK, "width": 1.5, "dash": "dot"},
             hoverinfo="skip",
+            showlegend=False,
         )
     )
     for index, recipe in enumerate(dict.fromkeys(point.recipe for point in points)):
@@ -62,9 +63,9 @@ def trade_off(points: Sequence[TradePoint], quality: str, *, original: float | N
         figure.add_hline(y=original, line={"color": INK, "width": 1, "dash": "dash"})
         note = {
             "text": f"original {original:.4g}",
-            "x": 1,
+            "x": 0,
             "xref": "paper",
-            "xanchor": "right",
+            "xanchor": "left",
             "yanchor": "bottom",
             "showarrow": False,
         }

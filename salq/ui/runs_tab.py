@@ -13,7 +13,7 @@ from salq.ui.links import COPY_RUN_LINK
 from salq.ui.runs_actions import HEADER, QUALITY, RunsView, runs_view, start_sweep, sweep_requests
 
 RECIPES = ("rtn", "apiq", "sapr")
-WIDTHS = ["230px", "110px", "130px", "95px", "120px", "95px", "95px", "75px", "140px"]
+WIDTHS = ["220px", "110px", "130px", "105px", "130px", "110px", "100px", "75px", "150px"]
 PRESETS = ("quick", "base", "published")
 
 

@@ -1,0 +1,83 @@
+"""The Runs tab without a browser: points, table and sweeps."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from salq import recipes
+from salq.core.errors import ConfigError
+from salq.core.events import RunDone, RunStarted
+from salq.runs.limits import LOCAL
+from salq.runs.requests import CalibrateRequest
+from salq.runs.store import RunStore
+from salq.ui.context import WHOLE_ROW, Choices
+from salq.ui.runs_actions import HEADER, MAX_SWEEP, runs_view, start_sweep, sweep_requests
+
+METRICS = {
+    "recipe": "rtn", "tag": "w3g64", "perplexity": 75.6, "perplexity_original": 22.6, "kl": 1.2, "model_size_mb": 100.4, "bits_per_weight": 3.3,
+    "seconds": 12.0, "n_blocks": 2, "of_blocks": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def store(salq_home: Path) -> RunStore:
+    return RunStore(salq_home / "runs")
+
+
+def finished(store: RunStore, model: str, **changed: float) -> str:
+    run_id = store.create(CalibrateRequest(model=model, recipe=recipes.get("rtn")))
+    store.append(run_id, RunStarted(run_id))
+    store.append(run_id, RunDone(12.0))
+    store.write_metrics(run_id, METRICS | changed)
+    return run_id
+
+
+def test_an_empty_store_is_an_empty_table(store: RunStore) -> None:
+    view = runs_view(store, "some-model", "perplexity")
+    assert (view.table, view.choices, view.reading, view.any_active) == ([], [], "", False)
+    assert HEADER[0] == "run"
+
+
+def test_runs_of_the_model_are_points_and_all_runs_are_rows(store: RunStore) -> None:
+    mine, other = finished(store, "mine"), finished(store, "other")
+    view = runs_view(store, "mine", "perplexity")
+    assert {run_id for _, run_id in view.choices} == {mine, other}
+    assert len(view.table) == 2
+    points = [trace for trace in json.loads(view.figure)["data"] if trace["name"] == "rtn"]
+    assert [point[0] for point in points[0]["customdata"]] == [mine]
+    assert "75.6" in view.reading
+
+
+def test_a_run_of_the_first_blocks_or_without_a_finite_number_is_no_point(store: RunStore) -> None:
+    finished(store, "mine", n_blocks=1)
+    finished(store, "mine", perplexity=float("nan"))
+    assert runs_view(store, "mine", "perplexity").reading == ""
+    assert len(runs_view(store, "mine", "perplexity").table) == 2
+
+
+def test_kl_has_no_line_of_the_original(store: RunStore) -> None:
+    finished(store, "mine")
+    assert "original" not in runs_view(store, "mine", "kl").reading
+    with pytest.raises(ConfigError):
+        runs_view(store, "mine", "accuracy")
+
+
+def test_a_sweep_is_checked_as_a_whole_before_anything_is_stored(store: RunStore, tiny_folder: Path) -> None:
+    choices = Choices(str(tiny_folder), 3, 64, False, "cpu", "bundled")
+    requests = sweep_requests(choices, ["rtn", "apiq"], [2, 3], [64, WHOLE_ROW], "quick", LOCAL)
+    assert sorted({request.spec.tag for request in requests}) == ["w2g64", "w2row", "w3g64", "w3row"]
+    assert len(requests) == 8
+    for bad in (([], [2], [64]), (["rtn"], [2, 3, 4, 8], [16] * MAX_SWEEP)):
+        with pytest.raises(ConfigError):
+            sweep_requests(choices, *bad, "quick", LOCAL)
+    assert store.ids() == []
+
+
+def test_a_sweep_does_not_repeat_what_is_done(store: RunStore, tiny_folder: Path) -> None:
+    choices = Choices(str(tiny_folder), 3, 64, False, "cpu", "bundled")
+    (request,) = sweep_requests(choices, ["rtn"], [3], [64], "quick", LOCAL)
+    run_id = store.create(request)
+    store.append(run_id, RunStarted(run_id))
+    store.append(run_id, RunDone(1.0))
+    assert start_sweep(store, [request]) == []
