@@ -1,5 +1,6 @@
 """Does the model hub answer? Found out within two seconds and remembered, because the hub client's own retries take many times longer."""
 
+import http.client
 import threading
 import time
 import urllib.request
@@ -40,11 +41,10 @@ def _probe(url: str) -> bool:
 
 
 def _responds(url: str) -> bool:
-    request = urllib.request.Request(url, method="HEAD")
     try:
-        with urllib.request.urlopen(request, timeout=PROBE_SECONDS):
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PROBE_SECONDS):
             return True
-    except (OSError, ValueError):  # no network, a refusal (status 400 and above), an endpoint that is no address
+    except (OSError, ValueError, http.client.HTTPException):  # no network, a refusal (status 400 and above), no address
         return False
 
 

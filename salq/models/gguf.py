@@ -56,17 +56,16 @@ def convert(gguf: Path, folder: Path, origin: dict[str, Any]) -> None:
     try:
         config = _read_config(reader)
         weights = _read_weights(reader, config)
-        note, pre_tokenizer = precision_note(reader), _field(reader, "tokenizer.ggml.pre", "")
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True)
+        note = precision_note(reader)
     except READ_ERRORS as error:
         raise _damaged(gguf, error) from error
+    tokenizer = _read_tokenizer(gguf, _field(reader, "tokenizer.ggml.pre", ""))
     save_file(weights, folder / SINGLE, metadata={"format": "pt"})
     (folder / SINGLE).chmod(0o644)  # safetensors makes it private
     config.save_pretrained(folder)
     ids = {name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     GenerationConfig(**ids).save_pretrained(folder)
-    _restore_pre_tokenizer(tokenizer, pre_tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     write_json(folder / ORIGIN_FILE, {**origin, "note": note})
 
 
@@ -177,9 +176,13 @@ def _check_memory(gguf: Path, reader: GGUFReader) -> None:
         )
 
 
-def _restore_pre_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:
-    """SmolLM's tokenizer splits numbers into digits first; transformers forgets it when it reads GGUF."""
-    if name == "smollm":
+def _read_tokenizer(gguf: Path, pre_tokenizer: str) -> PreTrainedTokenizerBase:
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise _damaged(gguf, error) from error
+    if pre_tokenizer == "smollm":  # splits numbers into digits first; transformers forgets it when it reads GGUF
         digits = pre_tokenizers.Digits(individual_digits=True)
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     return tokenizer

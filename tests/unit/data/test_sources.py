@@ -10,7 +10,7 @@ from salq.core.settings import texts_dir
 from salq.data import bundled
 from salq.data.bundled import bundled_text, read_manifest, record
 from salq.data.sources import auto_source, load_text, text_sources
-from salq.data.text import ROLES, Role, Text, sha256_of
+from salq.data.text import ROLES, Role, sha256_of
 
 WORDS = "The quick brown fox jumps over the lazy dog, and nobody minds.\n" * 40
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,7 @@ def test_unknown_key_lists_the_known_ones() -> None:
         entry_of("gpt2")
 
 
-def test_catalogue_and_source_import_no_torch() -> None:
-    code = "import sys, salq.models.catalogue, salq.models.source; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_finding_a_model_imports_no_torch(tiny_folder: Path) -> None:
+    code = "import sys; from salq.models.source import is_local, resolve; resolve(sys.argv[1]); is_local('llama-2-7b')"
+    code += "; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code, str(tiny_folder)], check=False).returncode == 0
