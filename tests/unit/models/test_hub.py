@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from salq.models.tiny import save_tiny
-from tests.unit.models.hub_server import hub
+from tests.hub_server import hub
 
 ASK = """
 import sys
