@@ -75,7 +75,7 @@ class Llama:
     @property
     def reference_label(self) -> str:
         """What to write wherever the unquantized model is shown."""
-        return "reference reconstructed from a 4-bit file" if self.source.note else "full precision"
+        return f"reference {self.source.note.split(' (')[0]}" if self.source.note else "full precision"
 
     def linears(self, block: int) -> dict[str, nn.Module]:
         """module_name -> linear of that block, in the order of LINEARS: `nn.Linear`, or what replaced it."""

@@ -51,8 +51,11 @@ def resolve(name: str) -> ModelSource:
 
 
 def is_local(key: str) -> bool:
-    """True when that catalogue model needs no download any more."""
-    return _on_this_machine(CATALOGUE[key]) is not None
+    """True when that catalogue model is here, whole, and needs no download any more."""
+    try:
+        return _on_this_machine(CATALOGUE[key]) is not None
+    except ModelError:
+        return False
 
 
 def _from_catalogue(entry: CatalogueEntry) -> ModelSource:
@@ -75,7 +78,14 @@ def _on_this_machine(entry: CatalogueEntry) -> ModelSource | None:
     if (folder := hub.downloaded(entry.hub_id)) is not None:
         return _describe(entry.key, folder, "hub")
     converted = package.converted_folder(entry.key)
-    return _describe(entry.key, converted, "package") if converted.is_dir() else None
+    return _conversion(entry.key, converted) if converted.is_dir() else None
+
+
+def _conversion(name: str, folder: Path) -> ModelSource:
+    try:
+        return _describe(name, folder, "package")
+    except ModelError as error:
+        raise ModelError(f"The converted model in {folder} is damaged; delete that folder and it is made again.") from error
 
 
 def _from_hub(name: str, hub_id: str) -> ModelSource:

@@ -28,13 +28,15 @@ def tiny_config(config: dict[str, Any] | LlamaConfig, *, n_blocks: int = 2) -> L
     kv_heads = 4 if ratio == 1 else 2
     heads = kv_heads * ratio
     width = next(width for width in (128, 192, 64 * heads) if width % heads == 0)
+    # heads whose widths do not add up to the model's stay so
+    head_dim = width // heads * (1 if full.head_dim * full.num_attention_heads == full.hidden_size else 2)
     values = full.to_dict() | {
         "hidden_size": width,
         "intermediate_size": 2 * width,
         "num_hidden_layers": n_blocks,
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
-        "head_dim": width // heads,
+        "head_dim": head_dim,
         "vocab_size": VOCAB,
         "bos_token_id": VOCAB - 4,
         "eos_token_id": VOCAB - 2,

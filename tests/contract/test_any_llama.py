@@ -18,6 +18,7 @@ VARIANTS = {
     "mlp-bias": BASE | {"mlp_bias": True, "tie_word_embeddings": False},
     "all-biases-untied": CATALOGUE["smollm2-135m"].config | {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": False},
     "one-kv-head": CATALOGUE["llama-2-7b"].config | {"num_key_value_heads": 1, "num_attention_heads": 4, "hidden_size": 256},
+    "wide-heads": CATALOGUE["llama-3.2-1b"].config | {"head_dim": 128},
     "linear-rope": CATALOGUE["llama-2-7b"].config | {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}},
 }
 

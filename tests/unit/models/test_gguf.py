@@ -104,6 +104,7 @@ def test_tokens_survive_and_numbers_split_into_digits(tmp_path: Path) -> None:
 def test_a_file_is_converted_once_wherever_it_lies(tmp_path: Path, salq_home: Path) -> None:
     path = write_gguf(tmp_path / "tiny.gguf", tiny_llama(UNTIED), Q8_0)
     first = resolve(str(path))
+    assert load_model(str(path), device="cpu").reference_label == "reference reconstructed from an 8-bit file"
     assert first.note == "reconstructed from an 8-bit file (Q8_0, about 8.5 bits per weight)"
     assert first.folder == salq_home / "models" / f"gguf-{sha256_of(path)[:16]}"
     again = resolve(str(path.rename(tmp_path / "renamed.gguf")))

@@ -65,5 +65,6 @@ def test_a_wheel_without_the_file_is_damaged(index: Path) -> None:
 
 def test_a_damaged_conversion_says_how_to_mend_it() -> None:
     converted_folder("smollm2-135m").mkdir(parents=True)
-    with pytest.raises(ModelError, match=r"holds no config\.json"):
+    assert not is_local("smollm2-135m")
+    with pytest.raises(ModelError, match=r"smollm2-135m-from-gguf is damaged; delete that folder and it is made again"):
         resolve("smollm2-135m")
