@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 Commands = Any  # argparse's own class of subparsers is private
 Value = TypeVar("Value")
 MAX_COMBINATIONS = 256
+TEXT_WORDS = ("auto", "bundled", "wikitext2", "c4", "self")
+"""Texts that are not files, even where a file has that name."""
 
 
 def command(commands: Commands, name: str, handler: Callable[[argparse.Namespace], int], summary: str, detail: str = "") -> argparse.ArgumentParser:
@@ -167,7 +169,9 @@ def placed_model(name: str) -> str:
 
 
 def placed(name: str) -> str:
-    """A path that exists as an absolute one; other names as they are."""
+    """A path that exists as an absolute one; other names, and the words for texts, as they are."""
+    if name in TEXT_WORDS:
+        return name
     path = Path(name).expanduser()
     try:
         return str(path.resolve()) if path.exists() else name

@@ -126,7 +126,7 @@ def _results(store: RunStore, run_id: str, metrics: dict[str, Any]) -> Iterator[
 
 
 def _explore(store: RunStore, run_id: str, request: ExploreRequest) -> Steps[None]:
-    """Saliency and errors of a model; the grids go to errors.json, the map to the shared saliency folder."""
+    """Saliency and errors of a model; the grids go to metrics.json, the map to the shared saliency folder."""
     Limits.here().check(request)
     choice = choose_device(request.device)
     write_json(store.folder(run_id) / "environment.json", environment(choice))

@@ -1,0 +1,334 @@
+"""The command line as people use it: every command on a tiny model, and every bad input as one sentence.
+
+Where the process itself matters (streams, signals, exit codes) it is a real one; the other commands share this process, because every
+new one takes seconds to import torch.
+"""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from salq.cli import main
+from salq.cli.report import STABLE
+from salq.core import settings
+from salq.runs.store import RunStore
+
+SMALL = ["--group-size", "32", "--rank", "2", "--windows", "2", "--window", "32", "--device", "cpu", "--seed", "1"]
+SMALL += ["--set", "epochs=1", "--set", "data.n_samples=2", "--set", "data.seq_len=24"]
+SALIENCY = ["--set", "saliency.n_samples=2", "--set", "saliency.seq_len=24"]
+FEW = ["--samples", "2", "--seq-len", "24", "--device", "cpu"]
+Result = subprocess.CompletedProcess[str]
+Salq = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One SALQ_HOME for the whole file: later commands see what earlier ones made."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def text(home: Path) -> str:
+    path = home / "text.txt"
+    path.write_text("A run is stored as plain files, so that everybody sees the same one, and nothing is lost. " * 60)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def environment(home: Path) -> dict[str, str]:
+    return {**os.environ, "SALQ_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def process(environment: dict[str, str]) -> Salq:
+    """`python -m salq WORDS...` as a process, from the repository's root."""
+
+    def call(*words: str) -> Result:
+        return subprocess.run(
+            [sys.executable, "-m", "salq", *words], cwd=settings.ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False
+        )
+
+    return call
+
+
+@pytest.fixture
+def salq(home: Path, monkeypatch: pytest.MonkeyPatch) -> Salq:
+    """The same in this process."""
+    monkeypatch.setenv("SALQ_HOME", str(home))
+
+    def call(*words: str) -> Result:
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main(words)
+        return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def calibrated(process: Salq, tiny_folder: Path, text: str) -> dict[str, Any]:
+    """A finished SAPR run called `mine`, as its JSON report."""
+    return report(
+        process(
+            "calibrate", "--model", str(tiny_folder), "--recipe", "sapr", "--bits", "2", *SMALL, *SALIENCY, *texts(text), "--run", "mine", "--json"
+        )
+    )
+
+
+def texts(text: str) -> list[str]:
+    return ["--text", text, "--eval-text", text]
+
+
+def report(result: Result) -> dict[str, Any]:
+    """The JSON object in the last line of a command that succeeded."""
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert isinstance(found, dict)
+    return found
+
+
+def test_calibrate(calibrated: dict[str, Any]) -> None:
+    assert list(calibrated)[: len(STABLE)] == list(STABLE)
+    assert all(isinstance(calibrated[key], float) for key in STABLE)
+    assert (calibrated["status"], calibrated["title"], calibrated["windows"], calibrated["window"]) == ("done", "mine", 2, 32)
+    assert {"load", "saliency", "calibration", "evaluation"} <= set(calibrated["phase_seconds"])
+
+
+def test_runs_show_and_list(salq: Salq, process: Salq, calibrated: dict[str, Any]) -> None:
+    shown = process("runs", "show", "mine")
+    assert shown.returncode == 0
+    assert "bits per weight" in shown.stdout
+    assert calibrated["run"] in shown.stdout
+    listed = report(salq("runs", "list", "--json"))["runs"]
+    assert calibrated["run"] in [run["run"] for run in listed]
+    full = report(salq("runs", "show", calibrated["run"][-4:], "--json"))
+    assert full["request"]["recipe"]["name"] == "sapr"
+    assert full["environment"]["torch"]
+
+
+def test_rerun_compare_and_delete(salq: Salq, calibrated: dict[str, Any]) -> None:
+    again = report(salq("runs", "rerun", calibrated["run"], "--json"))
+    assert again["run"] != calibrated["run"]
+    assert (again["perplexity"], again["kl"]) == (calibrated["perplexity"], calibrated["kl"])
+    compared = report(salq("compare", calibrated["run"], again["run"], "--json"))
+    assert compared["difference"]["perplexity"] == 0
+    assert compared["paired_nll"] == {"difference": 0.0, "standard_error": 0.0, "windows": 2}
+    assert "Paired over windows" in salq("compare", calibrated["run"], again["run"]).stdout
+    assert report(salq("runs", "delete", again["run"], "--json"))["deleted"]
+    assert salq("runs", "show", again["run"]).returncode == 2
+
+
+def test_evaluate(salq: Salq, calibrated: dict[str, Any], tiny_folder: Path, text: str) -> None:
+    where = ["--text", text, "--windows", "2", "--window", "32", "--device", "cpu", "--json"]
+    of_run = report(salq("evaluate", "--run", "mine", *where))
+    assert of_run["perplexity"] == pytest.approx(calibrated["perplexity"])
+    assert of_run["bits_per_weight"] == calibrated["bits_per_weight"]
+    rtn = report(salq("evaluate", "--model", str(tiny_folder), "--recipe", "rtn", "--bits", "2", "--group-size", "row", *where))
+    assert set(STABLE) <= set(rtn)
+    assert 2 < rtn["bits_per_weight"] < 2.2
+
+
+def test_sweep_skips_what_is_finished_and_survives_what_fails(salq: Salq, tiny_folder: Path, text: str) -> None:
+    words = ["sweep", "--model", str(tiny_folder), "--recipe", "rtn", "--bits", "2,4", "--group-size", "32,100", "--windows", "2", "--window", "32"]
+    first = salq(*words, *texts(text), "--device", "cpu", "--json")
+    assert first.returncode == 2
+    runs = json.loads(first.stdout.splitlines()[-1])["runs"]
+    assert [(run["label"], run["status"]) for run in runs] == [
+        ("rtn w2g32", "done"), ("rtn w2g100", "refused"), ("rtn w4g32", "done"), ("rtn w4g100", "refused"),
+    ]  # fmt: skip
+    assert "not a multiple of group size 100" in runs[1]["error"]
+    again = salq(*words, *texts(text), "--device", "cpu", "--json")
+    assert [run["reused"] for run in json.loads(again.stdout.splitlines()[-1])["runs"]] == [True, False, True, False]
+
+
+def test_saliency_and_errors(salq: Salq, tiny_folder: Path, text: str) -> None:
+    saliency = report(salq("saliency", "--model", str(tiny_folder), *FEW, "--text", text, "--json"))
+    assert len(saliency["mean"]) == 2
+    assert len(saliency["mean"][0]) == len(saliency["linears"]) == 7
+    errors = report(salq("errors", "--model", str(tiny_folder), "--bits", "2,4", "--group-size", "32", *FEW, "--text", text, "--json"))
+    assert [grid["tag"] for grid in errors["errors"]] == ["w2g32", "w4g32"]
+    shown = salq("errors", "--model", str(tiny_folder), "--bits", "3", "--group-size", "32", *FEW, "--text", text)
+    assert "w3g32: output error" in shown.stdout
+
+
+def test_errors_of_a_run(salq: Salq, calibrated: dict[str, Any], text: str) -> None:
+    found = report(salq("errors", "--run", calibrated["run"], *FEW, "--text", text, "--json"))
+    assert found["errors"][0]["made_by"] == "calibrated"
+
+
+def test_chat(salq: Salq, calibrated: dict[str, Any]) -> None:
+    answered = report(salq("chat", "--run", calibrated["run"], "--prompt", "Hello", "--max-new-tokens", "3", "--device", "cpu", "--json"))
+    assert [side["kind"] for side in answered["sides"]] == ["original", "run"]
+
+
+def test_estimate(salq: Salq) -> None:
+    found = report(salq("calibrate", "--recipe", "sapr", "--estimate", "--device", "cpu", "--json"))
+    assert found["estimate"]
+    assert found["seconds"] > 0
+    assert found["model_size_mb"] > found["size_mb"]
+
+
+def test_models_and_recipes(salq: Salq) -> None:
+    models = report(salq("models", "--json"))
+    assert models["default"] in [model["key"] for model in models["models"]]
+    assert "smollm2-135m" in salq("models").stdout
+    assert [recipe["name"] for recipe in report(salq("recipes", "--json"))["recipes"]] == ["rtn", "apiq", "sapr"]
+    one = report(salq("recipes", "sapr", "--preset", "published", "--json"))
+    assert one["recipe"]["data"] == {"n_samples": 128, "seq_len": 2048}
+    assert any(field["path"].endswith("strength") for field in one["fields"])
+
+
+def wait_for_step(store: RunStore, process: "subprocess.Popen[str]") -> str:
+    """Id of the newest run, once it has made a step."""
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "it ended too early"
+        for info in store.list()[:1]:
+            if info.status == "running" and info.progress.curves:
+                return info.id
+        time.sleep(0.1)
+    raise AssertionError("no step was made")
+
+
+def test_ctrl_c_keeps_the_run_and_says_how_to_resume(salq: Salq, environment: dict[str, str], home: Path, tiny_folder: Path, text: str) -> None:
+    words = ["calibrate", "--model", str(tiny_folder), "--recipe", "apiq", "--bits", "3", *SMALL, *texts(text), "--set", "epochs=1000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "salq", *words], cwd=settings.ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        run_id = wait_for_step(RunStore(home / "runs"), process)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"runs resume {run_id}" in told
+    assert "Traceback" not in told
+    assert RunStore(home / "runs").get(run_id).status == "cancelled"
+
+
+def test_in_the_background_and_cancelled(salq: Salq, tiny_folder: Path, text: str) -> None:
+    words = [
+        "calibrate",
+        "--model",
+        str(tiny_folder),
+        "--recipe",
+        "apiq",
+        "--bits",
+        "4",
+        *SMALL,
+        *texts(text),
+        "--set",
+        "epochs=1000",
+        "--background",
+    ]
+    started = report(salq(*words, "--json"))
+    assert started["status"] == "running"
+    cancelled = report(salq("runs", "cancel", started["run"], "--json"))
+    assert cancelled["status"] == "cancelled"
+
+
+BAD: list[tuple[str, str]] = [
+    ("calibrate --bits 5", "--bits"),
+    ("calibrate --bits two", "--bits"),
+    ("calibrate --group-size big", "group size"),
+    ("calibrate --group-size 0", "Group size 0"),
+    ("calibrate --nonsense", "nonsense"),
+    ("nothing", "invalid choice"),
+    ("sweep --bits 2,7", "7"),
+    ("sweep --recipe ,", "empty"),
+    ("runs show 20260101-000000-abcd", "does not exist"),
+    ("runs show ../../etc", "not known"),
+    ("runs resume nothing", "not known"),
+    ("runs delete nothing", "not known"),
+    ("compare a b", "not known"),
+    ("evaluate", "--run ID or --model NAME"),
+    ("evaluate --run x --model y", "leave --model"),
+    ("evaluate --model smollm2-135m --windows 0", "cannot be evaluated"),
+    ("evaluate --model smollm2-135m --windows 1000000000", "cannot be evaluated"),
+    ("saliency --samples 0", "n_samples"),
+    ("saliency --samples 100000", "n_samples"),
+    ("errors --group-size 1", "Group size 1"),
+    ("saliency --seed -1", "seed"),
+    ("saliency --device tpu", "Device"),
+    ("calibrate --recipe magic", "Recipe 'magic'"),
+    ("calibrate --preset slow", "Preset"),
+    ("calibrate --set epochs", "key=value"),
+    ("calibrate --set colour=red", "colour"),
+    ("calibrate --set epochs=many", "epochs"),
+    ("calibrate --rank 100000", "rank"),
+    ("calibrate --rank -1", "rank"),
+    ("calibrate --blocks 0", "n_blocks"),
+    ("calibrate --group-size 100", "not a multiple of group size 100"),
+    ("calibrate --model no-such-model", "no-such-model"),
+    ("calibrate --model llama-2-13b --recipe sapr --preset published --device cpu", "GB"),
+    ("calibrate --windows 99999999", "windows"),
+    ("recipes magic", "Recipe 'magic'"),
+]
+
+
+@pytest.mark.parametrize(("words", "told"), BAD)
+def test_bad_input_is_one_sentence(salq: Salq, words: str, told: str) -> None:
+    result = salq(*words.split(), "--json")
+    assert_one_sentence(result, told)
+
+
+@pytest.mark.parametrize("words", ["calibrate --bits 5", "runs show nothing", "calibrate --group-size 100"])
+def test_bad_input_as_a_process(process: Salq, words: str) -> None:
+    assert_one_sentence(process(*words.split(), "--json"), "")
+
+
+def test_files_that_are_no_model_or_no_text(capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_folder: Path) -> None:
+    (tmp_path / "empty.txt").write_text(" \n")
+    (tmp_path / "latin.txt").write_bytes("größer".encode("latin-1") * 500)
+    (tmp_path / "short.txt").write_text("Too short for a window.")
+    (tmp_path / "gpt").mkdir()
+    (tmp_path / "gpt" / "config.json").write_text('{"model_type": "gpt2"}')
+    rtn = ["calibrate", "--recipe", "rtn", "--group-size", "32", "--device", "cpu", "--json"]
+    for words, told in (
+        (["--model", str(tmp_path / "gpt")], "not a LLaMA"),
+        (["--model", str(tmp_path)], "config.json"),
+        (["--model", str(tiny_folder), "--eval-text", str(tmp_path / "empty.txt")], "is empty"),
+        (["--model", str(tiny_folder), "--eval-text", str(tmp_path / "latin.txt")], "UTF-8"),
+        (["--model", str(tiny_folder), "--eval-text", str(tmp_path / "short.txt")], "tokens"),
+        (["--model", str(tiny_folder), "--eval-text", str(tmp_path / "nothing.txt")], "nothing.txt"),
+    ):
+        code = main([*rtn, *words])
+        printed = capsys.readouterr()
+        errors = [line for line in printed.err.splitlines() if line.startswith("salq: ")]
+        assert (code, len(errors)) == (2, 1), printed.err
+        assert told in errors[0]
+        assert "Traceback" not in printed.err
+
+
+def test_a_catalogue_model_on_a_public_host(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny_folder: Path) -> None:
+    monkeypatch.setenv("SPACE_ID", "someone/salq")
+    assert main(["calibrate", "--model", str(tiny_folder), "--json"]) == 2
+    assert "not offered on this public host" in capsys.readouterr().err
+
+
+def assert_one_sentence(result: Result, told: str) -> None:
+    """Exit code 2, one line on stderr that contains `told`, the same as JSON on stdout, no traceback."""
+    assert result.returncode == 2, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("salq: ")
+    assert told in lines[0]
+    assert lines[0].endswith(".")
+    assert json.loads(result.stdout.splitlines()[-1])["error"] == lines[0].removeprefix("salq: ")
+
+
+def test_help_is_light(environment: dict[str, str]) -> None:
+    script = "import sys, atexit; from salq.cli import main; atexit.register(lambda: print('torch' in sys.modules)); main(['calibrate', '--help'])"
+    shown = subprocess.run(
+        [sys.executable, "-c", script], cwd=settings.ROOT, env=environment, check=True, capture_output=True, text=True, timeout=120
+    )
+    assert shown.stdout.splitlines()[-1] == "False"
