@@ -43,6 +43,7 @@ test: setup-dev
 
 assets: $(VENV)/installed
 	$(PY) benchmarks/make_assets.py
+	$(PY) benchmarks/results_table.py
 
 tree: setup-dev
 	$(PY) -m tests.house.readme_tree

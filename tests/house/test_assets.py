@@ -1,6 +1,7 @@
 """What the first screen shows was made by the recipes of this checkout."""
 
 from benchmarks.make_assets import CALIBRATIONS, SPECS, command, fingerprint
+from benchmarks.results_table import README, readme_with, table
 from salq.core.files import read_json
 from salq.models.catalogue import DEFAULT_MODEL
 from salq.runs.exploration import kept, kept_folder
@@ -40,3 +41,8 @@ def test_every_kept_run_has_its_command_and_its_conditions() -> None:
             "reference",
         ):
             assert run.metrics.get(name) is not None, (run.title, name)
+
+
+def test_readme_shows_the_kept_results() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert readme_with(text, table(kept_runs(DEFAULT_MODEL))) == text, "run `python benchmarks/results_table.py`"
