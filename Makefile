@@ -35,7 +35,7 @@ check: setup-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	$(VENV)/bin/lint-imports
+	$(VENV)/bin/lint-imports --no-cache
 
 # One test process per core, so one thread in each. A file stays in one process: its fixtures are made once.
 test: setup-dev

@@ -16,52 +16,52 @@ from tests.helpers import random_weight
 
 @pytest.fixture(autouse=True)
 def assets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
- float16 keeps.*monkeypatch.setattr(settings, "ASSETS", tmp_path / "assets")
- float16 keeps.*return tmp_path / "assets" / "results" / DEFAULT_MODEL
+    monkeypatch.setattr(settings, "ASSETS", tmp_path / "assets")
+    return tmp_path / "assets" / "results" / DEFAULT_MODEL
 
 
 def maps() -> MatrixMaps:
- float16 keeps.*weight = random_weight(160, 64)
- float16 keeps.*return MatrixMaps.of(matrix_view("m", weight, QuantSpec(bits=3, group_size=32), weight.square()), 1, "mlp.down_proj")
+    weight = random_weight(160, 64)
+    return MatrixMaps.of(matrix_view("m", weight, QuantSpec(bits=3, group_size=32), weight.square()), 1, "mlp.down_proj")
 
 
 def test_nothing_kept_reads_as_nothing() -> None:
- float16 keeps.*assert kept_maps(DEFAULT_MODEL) is None
- float16 keeps.*assert kept_group(DEFAULT_MODEL) is None
- float16 keeps.*assert kept_runs(DEFAULT_MODEL) == []
+    assert kept_maps(DEFAULT_MODEL) is None
+    assert kept_group(DEFAULT_MODEL) is None
+    assert kept_runs(DEFAULT_MODEL) == []
 
 
 def test_maps_read_back_within_one_percent() -> None:
- float16 keeps.*before = maps()
- float16 keeps.*keep_maps(DEFAULT_MODEL, before)
- float16 keeps.*after = kept_maps(DEFAULT_MODEL)
- float16 keeps.*assert after is not None
- float16 keeps.*for name, values in before.maps.items():
- float16 keeps.*    # float16 keeps log10 to within 2**-11 of its size: at 1e-8 that is 0.4 % of 8 decades... of a decade 0.004, so 1 % of the value
- float16 keeps.*    np.testing.assert_allclose(after.maps[name], values, rtol=0.01, atol=1e-30)
- float16 keeps.*assert (after.row_edges, after.col_edges, after.shape, after.facts) == (before.row_edges, before.col_edges, before.shape, before.facts)
- float16 keeps.*assert (after.block, after.matrix, after.tag, after.how, after.group_size) == (1, "mlp.down_proj", "w3g32", "max", 32)
+    before = maps()
+    keep_maps(DEFAULT_MODEL, before)
+    after = kept_maps(DEFAULT_MODEL)
+    assert after is not None
+    for name, values in before.maps.items():
+        # float16 keeps log10 to within 2**-11 of its size: at 1e-8 that is 0.4 % of 8 decades... of a decade 0.004, so 1 % of the value
+        np.testing.assert_allclose(after.maps[name], values, rtol=0.01, atol=1e-30)
+    assert (after.row_edges, after.col_edges, after.shape, after.facts) == (before.row_edges, before.col_edges, before.shape, before.facts)
+    assert (after.block, after.matrix, after.tag, after.how, after.group_size) == (1, "mlp.down_proj", "w3g32", "max", 32)
 
 
 def test_damaged_maps_and_groups_read_as_nothing(assets: Path) -> None:
- float16 keeps.*assets.mkdir(parents=True)
- float16 keeps.*(assets / "maps.npz").write_bytes(b"not a zip")
- float16 keeps.*(assets / "group.json").write_text('{"weights": []}')
- float16 keeps.*assert kept_maps(DEFAULT_MODEL) is None
- float16 keeps.*assert kept_group(DEFAULT_MODEL) is None
+    assets.mkdir(parents=True)
+    (assets / "maps.npz").write_bytes(b"not a zip")
+    (assets / "group.json").write_text('{"weights": []}')
+    assert kept_maps(DEFAULT_MODEL) is None
+    assert kept_group(DEFAULT_MODEL) is None
 
 
 def test_a_group_knows_its_levels() -> None:
- float16 keeps.*group = WeightGroup(0, "mlp.up_proj", 3, 64, [0.1, -0.2], {"2": {"scale": 0.1, "zero_point": 2.0}})
- float16 keeps.*keep_group(DEFAULT_MODEL, group)
- float16 keeps.*assert kept_group(DEFAULT_MODEL) == group
- float16 keeps.*assert group.levels(2) == pytest.approx([-0.2, -0.1, 0.0, 0.1])
+    group = WeightGroup(0, "mlp.up_proj", 3, 64, [0.1, -0.2], {"2": {"scale": 0.1, "zero_point": 2.0}})
+    keep_group(DEFAULT_MODEL, group)
+    assert kept_group(DEFAULT_MODEL) == group
+    assert group.levels(2) == pytest.approx([-0.2, -0.1, 0.0, 0.1])
 
 
 def test_runs_read_back_and_damage_is_one_sentence(assets: Path) -> None:
- float16 keeps.*runs = [KeptRun("rtn w3g64", "python -m salq calibrate", {"perplexity": 75.6})]
- float16 keeps.*keep_runs(DEFAULT_MODEL, runs)
- float16 keeps.*assert kept_runs(DEFAULT_MODEL) == runs
- float16 keeps.*(assets / "runs.json").write_text('[{"unknown": 1}]')
- float16 keeps.*with pytest.raises(StoreError, match="make assets"):
- float16 keeps.*    kept_runs(DEFAULT_MODEL)
+    runs = [KeptRun("rtn w3g64", "python -m salq calibrate", {"perplexity": 75.6})]
+    keep_runs(DEFAULT_MODEL, runs)
+    assert kept_runs(DEFAULT_MODEL) == runs
+    (assets / "runs.json").write_text('[{"unknown": 1}]')
+    with pytest.raises(StoreError, match="make assets"):
+        kept_runs(DEFAULT_MODEL)
