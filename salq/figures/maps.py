@@ -131,7 +131,7 @@ def _with_grey(colours: str) -> list[list[object]]:
 
 
 def _colorbar(coded: Coded, top: float) -> dict[str, object]:
-    decades = [decade for decade in range(int(np.ceil(coded.low)), int(np.floor(coded.high)) + 1)]
+    decades = list(range(int(np.ceil(coded.low)), int(np.floor(coded.high)) + 1))
     marks = decades if len(decades) > 1 else [coded.low, coded.high]
     marks = marks[:: max(len(marks) // 5, 1)]
     return {

@@ -72,4 +72,5 @@ def _pack_plane(fields: UInt8[Tensor, "rows count"], width: int) -> UInt8[Tensor
 def _unpack_plane(plane: UInt8[Tensor, "rows _"], width: int, count: int) -> UInt8[Tensor, "rows count"]:
     shifts = torch.arange(0, 8, width, dtype=torch.uint8, device=plane.device)
     fields = (plane.unsqueeze(-1) >> shifts) & (2**width - 1)
-    return fields.reshape(len(plane), -1)[:, :count]
+    codes: Tensor = fields.reshape(len(plane), -1)[:, :count]
+    return codes

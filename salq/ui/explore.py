@@ -52,7 +52,8 @@ def build(ctx: UiContext) -> None:
     grid_text = gr.HTML(reading(first.grid.reading) + note(first.grid.source), elem_id="explore-reading")
     with gr.Accordion("The grid as a table", open=False, elem_id="explore-table-fold", visible=bool(first.grid.table)) as fold:
         grid_table = gr.Dataframe(
-            first.grid.table, headers=first.grid.header or ["block", *LINEARS], interactive=False, show_label=False, elem_id="explore-table", max_height=360
+            first.grid.table, headers=first.grid.header or ["block", *LINEARS], interactive=False, show_label=False,
+            elem_id="explore-table", max_height=360,
         )  # fmt: skip
 
     gr.HTML(section("One matrix"))
@@ -64,7 +65,8 @@ def build(ctx: UiContext) -> None:
             list(LINEARS), value=first.matrix, label="Matrix", info=words.MATRIX_INFO, elem_id="matrix-name", scale=2, min_width=200
         )  # fmt: skip
         how = gr.Radio(
-            list(POOLINGS), value="max", label="Pooling", info=words.POOLING_INFO, elem_id="matrix-pooling", elem_classes="salq-switch", scale=2, min_width=260,
+            list(POOLINGS), value="max", label="Pooling", info=words.POOLING_INFO, elem_id="matrix-pooling", elem_classes="salq-switch",
+            scale=2, min_width=260,
         )  # fmt: skip
     matrix_text = gr.HTML(first.matrix_text, elem_id="matrix-reading")
     maps = gr.Plot(

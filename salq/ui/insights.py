@@ -45,7 +45,8 @@ def bars(runs: Sequence[KeptRun]) -> str:
     rows = [_bar("original, 16 bits", 0.0, "var(--body-text-color-subdued)", f"{original:.1f}")]
     for one in shown:
         share = max(log(one["perplexity"] / original), 0.0) / span
-        rows.append(_bar(f"{recipe_title(one['recipe'])}, {one['tag']}", share, RECIPE_COLOURS.get(one["recipe"], "#888"), _perplexity(one["perplexity"])))
+        colour = RECIPE_COLOURS.get(one["recipe"], "#888")
+        rows.append(_bar(f"{recipe_title(one['recipe'])}, {one['tag']}", share, colour, _perplexity(one["perplexity"])))
     return f'<div class="salq-bars" role="img" aria-label="{escape(_spoken(shown, original))}">{"".join(rows)}</div>'
 
 
@@ -76,7 +77,8 @@ def number_lines(group: WeightGroup, widths: Sequence[int] = (4, 3, 2)) -> str:
     lines = [_number_line(values, group.levels(bits), bits, index, at) for index, bits in enumerate(shown)]
     spoken = "; ".join(f"{bits} bits: mean move {_mean_move(values, group.levels(bits)):.3g}" for bits in shown)
     label = escape(f"{len(values)} weights between {min(values):.3g} and {max(values):.3g}; {spoken}")
-    return f'<div class="salq-lines"><svg viewBox="0 0 {WIDTH} {ROW * len(shown) + 22}" role="img" aria-label="{label}">{"".join(lines)}{_marks(at, min(values), max(values), len(shown))}</svg></div>'
+    drawn = "".join(lines) + _marks(at, min(values), max(values), len(shown))
+    return f'<div class="salq-lines"><svg viewBox="0 0 {WIDTH} {ROW * len(shown) + 22}" role="img" aria-label="{label}">{drawn}</svg></div>'
 
 
 def group_sentence(group: WeightGroup) -> str:
@@ -101,7 +103,8 @@ def _number_line(values: Sequence[float], levels: Sequence[float], bits: int, in
 def _marks(at: Any, low: float, high: float, rows: int) -> str:
     """Weight values under the last ruler: the smallest weight, zero, the largest."""
     y = ROW * rows + 10
-    return "".join(f'<text class="mark" x="{at(value):.1f}" y="{y}">{text}</text>' for value, text in ((low, f"{low:.3g}"), (0.0, "0"), (high, f"{high:.3g}")))
+    marks = ((low, f"{low:.3g}"), (0.0, "0"), (high, f"{high:.3g}"))
+    return "".join(f'<text class="mark" x="{at(value):.1f}" y="{y}">{text}</text>' for value, text in marks)
 
 
 def _mean_move(values: Sequence[float], levels: Sequence[float]) -> float:
