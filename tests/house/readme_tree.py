@@ -25,7 +25,7 @@ SAID = {
     "docs/promises.md": "every promise, how to check it, and what the last check gave",
     "salq": "the package",
     "salq/__init__.py": "the public names, each imported when it is first used",
-    "tests": "unit, property, contract, parity, e2e with browser, and house (tests of the repository itself)",
+    "tests": "unit, property, contract, parity, e2e, browser, and house (tests of the repository itself)",
 }
 
 
