@@ -6,8 +6,10 @@ Everything is an ordinary run in the run store, with the bundled texts, so that 
 copies their results. `made.json` records the hash of every request: a test compares it with what the recipes of this checkout resolve to.
 """
 
+import argparse
 import hashlib
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -15,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from salq import recipes  # noqa: E402 - the checkout is put on the path first
+from salq.cli import chat  # noqa: E402
 from salq.cli.follow import carry_out, open_store  # noqa: E402
 from salq.core.errors import SalqError  # noqa: E402
 from salq.core.files import write_json  # noqa: E402
@@ -33,6 +36,8 @@ CALIBRATIONS = (
 """(recipe, bits, group size) of the trade-off chart, most telling first."""
 SPECS = tuple(QuantSpec(bits=bits, group_size=group) for bits in (2, 3, 4, 8) for group in (32, 64))
 MATRIX = (17, "mlp.down_proj")
+CHAT_SIDE, CHAT_PROMPT = ("apiq", 3, 64), "What is the capital of France, and what is it known for?"
+"""Who answers beside the original in the kept conversation, and the first example prompt of the page."""
 GROUP_ROW, GROUP_START = 100, 640
 """One group of 64 real weights for the number line of Learn; any would do, this one is not special."""
 
@@ -56,7 +61,7 @@ def explore_request() -> ExploreRequest:
 def fingerprint() -> str:
     """Hash of everything that is asked for: changes when a recipe, a preset or this list changes."""
     keys = [request.key() for request in [explore_request(), *calibration_requests()]]
-    return hashlib.sha256(json.dumps([*keys, MATRIX, GROUP_ROW, GROUP_START]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([*keys, MATRIX, GROUP_ROW, GROUP_START, CHAT_SIDE, CHAT_PROMPT]).encode()).hexdigest()
 
 
 def command(name: str, bits: int, group: int) -> str:
@@ -108,6 +113,18 @@ def keep_matrix() -> None:
     keep_group(DEFAULT_MODEL, WeightGroup(block, matrix, GROUP_ROW, GROUP_START, weights, grids))
 
 
+def keep_chat(run_id: str) -> None:
+    """One conversation of the original and a run, greedy, as `salq chat --json` prints it, with the command."""
+    words = ["--run", run_id, "--prompt", CHAT_PROMPT, "--max-new-tokens", "96", "--device", "cpu"]
+    parser = argparse.ArgumentParser()
+    chat.add_arguments(parser)
+    said = chat.run(argparse.Namespace(**vars(parser.parse_args(words)), json=True))
+    for side in said["sides"]:
+        side["run"] = None  # an id of this machine's store means nothing elsewhere
+    shown = shlex.join(["python", "-m", "salq", "chat", "--run", "ID", *words[2:]])
+    write_json(kept_folder(DEFAULT_MODEL) / "chat.json", {**said, "command": f"{shown}   (ID: the run of `{command(*CHAT_SIDE)}`)"})
+
+
 def main() -> int:
     """Run everything that is missing and keep the results; what was finished when a later run fails is kept all the same."""
     store = open_store()
@@ -120,6 +137,8 @@ def main() -> int:
         info = finished(store, request)
         kept.append(KeptRun(info.title, command(name, bits, group), {key: value for key, value in info.metrics.items() if key != "per_window"}))
         keep_runs(DEFAULT_MODEL, kept)
+        if (name, bits, group) == CHAT_SIDE:
+            keep_chat(info.id)
     write_json(kept_folder(DEFAULT_MODEL) / "made.json", {"fingerprint": fingerprint(), "command": "make assets"})
     return 0
 

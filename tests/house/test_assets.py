@@ -6,6 +6,7 @@ from salq.core.files import read_json
 from salq.models.catalogue import DEFAULT_MODEL
 from salq.runs.exploration import kept, kept_folder
 from salq.runs.kept import kept_group, kept_maps, kept_runs
+from salq.ui.compare_actions import kept_chat
 
 
 def test_kept_results_were_made_by_the_current_recipes() -> None:
@@ -21,6 +22,7 @@ def test_kept_results_are_complete() -> None:
     assert exploration.saliency is not None
     assert kept_maps(DEFAULT_MODEL) is not None
     assert kept_group(DEFAULT_MODEL) is not None
+    assert kept_chat(DEFAULT_MODEL) is not None
 
 
 def test_every_kept_run_has_its_command_and_its_conditions() -> None:
