@@ -25,8 +25,8 @@ FETCHING = "Fetching {model}: this happens once and may take a minute."
 NOT_FETCHED = "This model is not on this machine yet. Click a cell or pick a matrix: its weights are fetched once, then the maps appear."
 MAPS_HINT = (
     "F is the saliency (diagonal of the empirical Fisher matrix), w a weight and ŵ what rounding makes of it; ½ F (w − ŵ)² is roughly "
-    "how much moving that weight alone raises the loss. Colours are logarithmic between the 1st and 99th percentile. Hover to read all maps at one place, drag to "
-    "zoom, double-click to go back."
+    "how much moving that weight alone raises the loss. Colours are logarithmic between the 1st and 99th percentile. "
+    "Hover to read all maps at one place, drag to zoom, double-click to go back."
 )
 
 LEARN_WHAT = (
