@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 from gradio.components.plot import PlotData
 
-from salq.core.errors import SalqError
+from salq.core.errors import SalqError, ShapeError
 from salq.figures import METRICS
 from salq.runs.store import RunStore
 from salq.ui import words
@@ -226,7 +226,10 @@ def _matrix_html(picture: MatrixPicture) -> str:
 
 
 def _sizes_html(choices: Choices) -> str:
+    """Bits per weight and megabytes, or why this grid does not fit the model."""
     try:
         return facts(size_facts(choices))
+    except ShapeError as error:
+        return reading(str(error), problem=True)
     except (SalqError, KeyError):
-        return ""
+        return ""  # a model that is not here yet: its size is not known

@@ -1,0 +1,202 @@
+"""The real page in a real Chromium: a served page over a tiny LLaMA and an empty home, and pages that fail on any console error.
+
+    def test_something(visit):
+        page = visit("?tab=explore")              # visit(path, width=390, theme="dark")
+        expect(page.locator("#explore-grid")).to_be_visible()
+
+Test files set `pytestmark = pytest.mark.browser`: without a Chromium they are skipped, and under CI=true that is a failure.
+A failed test leaves a screenshot and a trace (`playwright show-trace`) in test-results/.
+"""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+
+from salq.core import settings
+from salq.models.tiny import save_tiny
+from salq.runs.store import RunStore
+from tests.plugins.no_skips import find_browser
+
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+START_SECONDS = 120
+PATIENCE_MS = 30_000
+"""How long `expect` waits: the page promises far less, but other tests share the cores."""
+
+SERVE = "import sys; from salq.ui.page import launch; launch(default_model=sys.argv[1], server_port=int(sys.argv[2]))"
+RESULTS = settings.ROOT / "test-results"
+
+expect.set_options(timeout=PATIENCE_MS)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running page: its address, the home it works in, the model that it shows first, and what it printed."""
+
+    url: str
+    home: Path
+    model: Path
+    log: Path
+
+    @property
+    def store(self) -> RunStore:
+        """The run store that the page shows."""
+        return RunStore(self.home / "runs")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved LLaMA of 3 blocks, as the page's default model."""
+    return save_tiny(tmp_path_factory.mktemp("browser-models") / "tiny-llama", "smollm2-135m", seed=0, n_blocks=3)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Served]:
+    """The page in a process of its own, one per test file, over an empty home. A traceback in its log fails the file's last test."""
+    folder = tmp_path_factory.mktemp("page")
+    home, log, port = folder / "home", folder / "page.log", free_port()
+    environment = os.environ | {
+        "SALQ_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "GRADIO_ANALYTICS_ENABLED": "False",
+        "GRADIO_TEMP_DIR": str(folder / "gradio"),
+    }  # fmt: skip
+    environment.pop("SPACE_ID", None)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SERVE, str(tiny_model), str(port)], cwd=settings.ROOT, env=environment, stdout=output, stderr=output,
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        page = Served(f"http://127.0.0.1:{port}/", home, tiny_model, log)
+        wait_until_up(page.url, process, log)
+        yield page
+    finally:
+        for info in page.store.list():
+            if info.is_active:
+                page.store.cancel(info.id)
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    assert "Traceback" not in log.read_text(errors="replace"), log.read_text(errors="replace")[-4000:]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium for the session."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=find_browser(), args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+Visit = Callable[..., Page]
+
+
+@pytest.fixture
+def visit(served: Served, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    """`visit(path="", width=1440, theme="light")` opens the page in a context of its own and waits until it can be used.
+
+    Any console error or uncaught exception on any of the test's pages fails the test.
+    """
+    contexts: list[BrowserContext] = []
+    problems: list[str] = []
+
+    def listen(page: Page) -> None:
+        page.on("pageerror", lambda error: problems.append(f"uncaught: {error}"))
+        page.on("console", lambda message: problems.extend(as_problem(message)))
+
+    def open_page(path: str = "", *, width: int = 1440, theme: str = "light") -> Page:
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)  # type: ignore[arg-type]
+        context.set_default_timeout(PATIENCE_MS)
+        context.tracing.start(snapshots=True)
+        contexts.append(context)
+        page = context.new_page()
+        listen(page)
+        mark = "&" if "?" in path else "?"
+        page.goto(f"{served.url}{path}{mark}__theme={theme}")
+        expect(page.locator("#tab-learn-button")).to_be_visible()
+        expect(page.locator("#device-note")).to_contain_text("threads")  # the last thing that opening the page fills in
+        return page
+
+    yield open_page
+    failed = getattr(request.node, "has_failed", False)
+    for number, context in enumerate(contexts):
+        keep_evidence(context, f"{request.node.name}-{number}", failed=failed)
+        context.close()
+    assert not problems, "\n".join(problems)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """Tell `visit` whether the test failed."""
+    report = yield
+    if report.when == "call" and report.failed:
+        item.has_failed = True  # type: ignore[attr-defined]
+    return report
+
+
+def as_problem(message: ConsoleMessage) -> list[str]:
+    """The console message as a problem, when it is one."""
+    return [f"console: {message.text} ({message.location.get('url', '')})"] if message.type == "error" else []
+
+
+def keep_evidence(context: BrowserContext, name: str, *, failed: bool) -> None:
+    """After a failure: what the page looked like and everything it did."""
+    if not failed:
+        context.tracing.stop()
+        return
+    RESULTS.mkdir(exist_ok=True)
+    safe = re.sub(r"[^\w.-]+", "-", name)
+    context.tracing.stop(path=RESULTS / f"{safe}.zip")
+    for page in context.pages:
+        page.screenshot(path=RESULTS / f"{safe}.png", full_page=True)
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Return once the page answers; fail with its log when it does not."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text(errors="replace")
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.2)
+    raise AssertionError(f"no page after {START_SECONDS} s:\n{log.read_text(errors='replace')}")
+
+
+def drawn(page: Page, plot: str) -> dict[str, Any]:
+    """What plotly has drawn in the plot with that elem_id: traces (type, name, size of z or x) and axis titles. Waits until it is there."""
+    page.locator(f"#{plot} .js-plotly-plot .main-svg").first.wait_for()
+    return page.evaluate(
+        """(id) => {
+            const plot = document.querySelector(`#${id} .js-plotly-plot`), layout = plot._fullLayout;
+            const size = (trace) => (trace.z ? [trace.z.length, trace.z[0].length] : [trace.x ? trace.x.length : 0]);
+            const traces = plot._fullData.map((trace) => ({ type: trace.type, name: trace.name, size: size(trace) }));
+            return { traces, x: layout.xaxis.title.text, y: layout.yaxis.title.text };
+        }""",
+        plot,
+    )

@@ -1,0 +1,178 @@
+"""Compare in a browser: two answers side by side, stop, two visitors at once, a crash, a run, and text that would like to be markup."""
+
+import os
+import re
+import signal
+import time
+
+import psutil
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Served, Visit
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(420)]
+
+LONG_MS = 180_000
+SPEED = re.compile(r"[\d.]+ tokens/s, first token after [\d.]+ s, [\d.]+ GB of memory, \d+ tokens")
+
+
+def ask(page: Page, prompt: str) -> None:
+    page.locator("#compare-prompt textarea").fill(prompt)
+    page.locator("#compare-send").click()
+
+
+def answered(page: Page) -> None:
+    """Both sides have ended: their costs are shown and the next question can be asked."""
+    for side in (0, 1):
+        expect(page.locator(f"#compare-facts-{side}")).to_contain_text(SPEED, timeout=LONG_MS)
+    expect(page.locator("#compare-send")).to_be_visible(timeout=LONG_MS)
+    expect(page.locator("#compare-stop")).to_be_hidden()
+
+
+def lengthen(page: Page, tokens: int) -> None:
+    """Set the longest answer, opening its fold when it is closed."""
+    field = page.locator("#compare-length input[type=number]")
+    if not field.is_visible():
+        page.locator("#compare-settings button").first.click()
+    field.fill(str(tokens))
+    field.press("Tab")
+
+
+def said(page: Page, side: int) -> list[str]:
+    """All that stands in one side's conversation."""
+    return page.locator(f"#compare-chat-{side} .salq-log-talk > div").all_inner_texts()
+
+
+def chat_processes(served: Served) -> list[psutil.Process]:
+    """The processes that hold the models of the served page."""
+    return [
+        child
+        for one in psutil.process_iter(["cmdline"])
+        if str(served.model) in " ".join(one.info["cmdline"] or [])
+        for child in one.children(recursive=True)
+        if "salq.chat.serve" in " ".join(child.cmdline())
+    ]
+
+
+def test_before_any_run_the_original_and_rtn_answer_the_same_prompt(served: Served, visit: Visit) -> None:
+    page = visit("?tab=compare")
+    assert served.store.ids() == []
+    ask(page, "Hello there")
+    expect(page.locator("#compare-prompt textarea")).to_have_value("")
+    expect(page.locator("#compare-chat-1")).to_contain_text("Hello there")
+    answered(page)
+    expect(page.locator("#compare-facts-0")).to_contain_text("tiny-llama original")
+    expect(page.locator("#compare-facts-1")).to_contain_text("tiny-llama RTN w3g64")
+    assert [len(said(page, side)) for side in (0, 1)] == [2, 2]
+    assert said(page, 0)[1] != said(page, 1)[1]
+    assert len({process.pid for process in chat_processes(served)}) == 2
+
+
+def test_what_is_said_is_text_and_history_belongs_to_the_visitor(served: Served, visit: Visit) -> None:
+    evil = "<img src=x onerror=\"document.title='owned'\"><b>bold</b> ${1+1} {{value}} <|im_end|> **stars**"
+    page = visit("?tab=compare")
+    ask(page, evil)
+    answered(page)
+    expect(page.locator("#compare-chat-0")).to_contain_text(evil)
+    assert page.locator("#compare-chat-0 img, #compare-chat-0 b").count() == 0
+    assert page.title() != "owned"
+    ask(page, "And again")
+    answered(page)
+    assert len(said(page, 0)) == 4
+    other = visit("?tab=compare")
+    assert said(other, 0) == []
+    page.locator("#compare-new").click()
+    expect(page.locator("#compare-chat-0 .salq-log-talk > div")).to_have_count(0)
+
+
+def test_stop_stops_and_the_next_question_is_answered(served: Served, visit: Visit) -> None:
+    page = visit("?tab=compare")
+    lengthen(page, 1000)
+    ask(page, "Count to a million")
+    expect(page.locator("#compare-chat-0 .assistant")).to_be_visible(timeout=LONG_MS)
+    page.locator("#compare-stop").click()
+    answered(page)
+    expect(page.locator("#compare-facts-0")).to_contain_text("Stopped.")
+    lengthen(page, 16)
+    ask(page, "And now?")
+    answered(page)
+    assert len(said(page, 1)) == 4
+
+
+def test_empty_and_too_long_prompts_are_told(served: Served, visit: Visit) -> None:
+    page = visit("?tab=compare")
+    ask(page, "   ")
+    expect(page.locator("#compare-facts-0")).to_contain_text("The prompt is empty")
+    expect(page.locator("#compare-send")).to_be_visible()
+    ask(page, "long " * 500)
+    answered(page)
+    expect(page.locator("#compare-facts-0")).to_contain_text("only its first 2,000 were sent")
+
+
+def test_two_visitors_at_once_wait_in_line_and_are_told(served: Served, visit: Visit) -> None:
+    one, two = visit("?tab=compare"), visit("?tab=compare")
+    lengthen(one, 1000)
+    ask(one, "Me first")
+    expect(one.locator("#compare-chat-0 .assistant")).to_be_visible(timeout=LONG_MS)
+    ask(two, "And me")
+    expect(two.locator("#compare-facts-0")).to_contain_text("another visitor's answer first", timeout=LONG_MS)
+    one.locator("#compare-stop").click()
+    answered(one)
+    answered(two)
+    assert "And me" not in " ".join(said(one, 0))
+
+
+def test_a_crash_leaves_the_page_usable(served: Served, visit: Visit) -> None:
+    page = visit("?tab=compare")
+    lengthen(page, 1000)
+    ask(page, "Hello")
+    expect(page.locator("#compare-chat-0 .assistant")).to_be_visible(timeout=LONG_MS)
+    for process in chat_processes(served):
+        os.kill(process.pid, signal.SIGKILL)
+    expect(page.locator("#compare-facts-0")).to_contain_text("was killed", timeout=LONG_MS)
+    expect(page.locator("#compare-send")).to_be_visible(timeout=LONG_MS)
+    lengthen(page, 16)
+    ask(page, "Still there?")
+    answered(page)
+
+
+def test_a_finished_run_can_be_chosen(served: Served, visit: Visit) -> None:
+    from salq import recipes
+    from salq.runs import worker
+    from salq.runs.requests import CalibrateRequest, Evaluation
+
+    recipe = recipes.get("rtn", bits=8, group_size=32)
+    request = CalibrateRequest(
+        model=str(served.model), recipe=recipe, evaluation=Evaluation(text="bundled", windows=1, window=64), title="eight bits"
+    )
+    run_id = served.store.create(request)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SALQ_HOME", str(served.home))
+        worker.start(served.store, run_id)
+    deadline = time.monotonic() + 120
+    while served.store.get(run_id).is_active and time.monotonic() < deadline:
+        time.sleep(0.3)
+    assert served.store.get(run_id).status == "done", served.store.get(run_id).problem
+    page = visit("?tab=compare")
+    page.locator("#compare-side-1 input").click()
+    page.get_by_role("option", name=re.compile("eight bits")).click()
+    ask(page, "Hello")
+    answered(page)
+    expect(page.locator("#compare-facts-1")).to_contain_text("eight bits")
+    page.locator("#compare-side-1 input").click()
+    page.get_by_role("option", name="original", exact=True).click()
+    ask(page, "Hello")
+    expect(page.locator("#compare-facts-0")).to_contain_text("The same side is chosen twice")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1440])
+def test_nothing_is_cut_off(served: Served, visit: Visit, theme: str, width: int) -> None:
+    page = visit("?tab=compare", theme=theme, width=width)
+    page.locator("#compare-settings button").first.click()
+    expect(page.locator("#compare-system")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for name in ("compare-side-0", "compare-side-1", "compare-length", "compare-temperature", "compare-seed", "compare-system"):
+        text = page.locator(f"#{name}").inner_text()
+        assert len(text.split()) > 3, f"{name}: {text!r}"
