@@ -67,7 +67,7 @@ def run_json(info: RunInfo) -> dict[str, Any]:
     about = {
         "run": info.id, "title": info.title, "kind": info.kind, "status": info.status, "created": info.created, "position": info.position,
         "fraction": progress.fraction, "eta_seconds": progress.eta, "blocks_done": progress.blocks_done, "phase_seconds": progress.phase_seconds,
-        "problem": info.problem,
+        "error": info.problem if info.status in {"failed", "unreadable"} else None,
     }  # fmt: skip
     return with_stable_keys({**about, **_without(info.metrics, "errors")})
 

@@ -2,6 +2,7 @@
 
 runs/<id>/request.json      what was asked for; immutable
           environment.json  versions, device, threads of the last start
+          inputs.json       hashes of the model and the texts: a resumed run goes on with the same ones
           events.jsonl      append-only (`log`)
           blocks/           finished blocks: the resume point
           metrics.json      results

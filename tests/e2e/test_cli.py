@@ -307,6 +307,7 @@ def test_files_that_are_no_model_or_no_text(capsys: pytest.CaptureFixture[str], 
         assert (code, len(errors)) == (2, 1), printed.err
         assert told in errors[0]
         assert "Traceback" not in printed.err
+        assert json.loads(printed.out.splitlines()[-1])["error"] == errors[0].removeprefix("salq: ")
 
 
 def test_a_catalogue_model_on_a_public_host(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny_folder: Path) -> None:
