@@ -40,6 +40,7 @@ def main() -> None:
         title="bundled calibration text (written by SmolLM2 135M itself)",
         licence=CATALOGUE[DEFAULT_MODEL].licence,
         made=f"written by {model.name} itself ({model.reference_label}), seed {arguments.seed}; data-free, after LLM-QAT (arXiv 2305.17888)",
+        notice="invented by a small language model: names, numbers and claims in it are not facts",
         command=f"OMP_NUM_THREADS={torch.get_num_threads()} python {shlex.join(sys.argv)}",
         date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
         model={"name": model.name, "note": model.source.note, "fingerprint": model.source.fingerprint},

@@ -5,6 +5,7 @@ model's own distribution. LLM-QAT's hybrid of greedy and sampled tokens keeps th
 are added here: the tail of the distribution is cut (`top_p`), and documents that are loops or not English are dropped.
 """
 
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class Writing:
     """How text is written. Lengths are in tokens; `greedy` counts the tokens after the first that are the most likely ones."""
 
     seq_len: int = 512
-    batch_size: int = 16
+    batch_size: int = 64
     greedy: int = 3
     temperature: float = 1.0
     top_p: float = 0.95
@@ -62,6 +63,8 @@ MIN_DOCUMENT = 64
 """Tokens below which a document is dropped: it ended before it said anything."""
 LEAST_ENTROPY = 0.25
 """Compressed size over size, below which a document is a loop."""
+UNFIT = re.compile(r"\b(porn|bdsm)", re.IGNORECASE)
+"""What has no place in a text that is shown to everybody: such a document is dropped."""
 MOST_EMPTY_BATCHES = 8
 
 
@@ -155,8 +158,8 @@ def _special_ids(tokenizer: Any) -> set[int]:
 
 
 def _is_clean(document: str, length: int) -> bool:
-    """True for text worth calibrating on: long enough, whole characters only, nearly all ASCII, not a loop."""
-    if length < MIN_DOCUMENT or "\ufffd" in document:
+    """True for text worth calibrating on: long enough, whole characters only, nearly all ASCII, not a loop, fit to be shown."""
+    if length < MIN_DOCUMENT or "\ufffd" in document or UNFIT.search(document):
         return False
     printable = sum(character.isascii() and (character.isprintable() or character in "\n\t") for character in document)
     compressed = len(zlib.compress(document.encode()))

@@ -89,6 +89,7 @@ def test_what_is_worth_keeping() -> None:
     assert _is_clean(prose, 64)
     assert not _is_clean(prose, 63)
     assert not _is_clean(prose + "\ufffd", 64)
+    assert not _is_clean(prose + "Pornographic", 64)
     assert not _is_clean("ha " * 300, 300)
     assert not _is_clean("Привет, как дела? Сегодня хорошая погода, и мы гуляем по городу вместе с друзьями.", 90)
 
