@@ -126,6 +126,7 @@ def _read_config(reader: GGUFReader) -> LlamaConfig:
         mlp_bias="blk.0.ffn_up.bias" in tensors,
         bos_token_id=_field(reader, "tokenizer.ggml.bos_token_id", None),
         eos_token_id=_field(reader, "tokenizer.ggml.eos_token_id", None),
+        unk_token_id=_field(reader, "tokenizer.ggml.unknown_token_id", None),
         pad_token_id=_field(reader, "tokenizer.ggml.padding_token_id", None),
     )
 
