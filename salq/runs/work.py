@@ -144,6 +144,7 @@ def _explore(store: RunStore, run_id: str, request: ExploreRequest) -> Steps[Non
 def _load_for_exploring(request: ExploreRequest, choice: DeviceChoice) -> Steps[tuple[Llama, Text, Tensor]]:
     started = time.monotonic()
     yield ev.PhaseStarted("load", of=1, unit="models", weight=LOAD_SECONDS)
+    yield ev.MetricReported("plan", _exploring_shares(request))
     with out_of_memory_as_error(f"Loading {request.model}"):
         model = load_model(request.model, device=choice)
     Limits.here().check_parameters(request.model, model.parameters)
@@ -152,6 +153,14 @@ def _load_for_exploring(request: ExploreRequest, choice: DeviceChoice) -> Steps[
     yield ev.PhaseStep("load", 1)
     yield ev.PhaseDone("load", time.monotonic() - started)
     return model, text, tokens
+
+
+def _exploring_shares(request: ExploreRequest) -> dict[str, float]:
+    """Rough shares of time, in arithmetic per token of a weight: a forward and a backward pass for saliency, a forward pass and the inputs'
+    Gram matrices for errors, and a little for each further grid."""
+    saliency = 6.0 if request.saliency else 0.0
+    errors = 4.0 + 0.3 * len(request.specs) if request.specs else 0.0
+    return {"load": 0.05 * (saliency + errors), "saliency": saliency, "errors": errors}
 
 
 def drop_damaged(blocks: DirectoryBlocks) -> list[int]:
