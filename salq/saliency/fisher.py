@@ -31,7 +31,7 @@ def fisher_diagonal(
 ) -> Generator[int, None, Fisher]:
     """Mean over samples of the squared gradient of the sample's summed next-token nll, in nats^2 per weight^2.
 
-    F_ij = 1/N sum_s (d nll_s / d W_ij)^2,  nll_s = - sum_t log p(token_t+1 | token_1..t)      SqueezeLLM sec. 4.1, methods.md 0.3
+    F_ij = 1/N sum_s (d nll_s / d W_ij)^2,  nll_s = - sum_t log p(token_t+1 | token_1..t)      SqueezeLLM sec. 4.1
 
     Squared per sample and accumulated in float32: the result does not depend on batch_size, nor on how `blocks` are split over calls.
     Yields the number of samples done after every batch and returns {block: {module_name: F [out, in]}} on the model's device.

@@ -42,7 +42,7 @@ def test_every_matrix(entry: str, tmp_path) -> None:
 
 
 def test_published_sum_follows_from_the_mean(tiny: Llama, tokens: Tensor) -> None:
-    """methods.md 0.3: the released G sums squared gradients of token-mean cross entropies, G = (N / T^2) F with T predicted tokens."""
+    """The released G sums squared gradients of token-mean cross entropies, G = (N / T^2) F with T predicted tokens."""
     exact = float64_copy(tiny)
     weight = exact.linears(1)["mlp.up_proj"].weight.requires_grad_(True)
     published = torch.zeros_like(weight)
