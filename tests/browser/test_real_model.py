@@ -1,0 +1,49 @@
+"""The path of a first visitor on the real default model: an insight at once, two blocks calibrated, a chat side by side."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Served, Visit, drawn, serving
+from tests.helpers import link_models
+
+pytestmark = [pytest.mark.browser, pytest.mark.real_model, pytest.mark.timeout(600)]
+
+LONG_MS = 300_000
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, real_models: Path) -> Iterator[Served]:
+    """The page as `app.py` serves it, over a home that has nothing but the model."""
+    folder = tmp_path_factory.mktemp("real-page")
+    link_models(folder / "home", real_models)
+    with serving(folder, Path("smollm2-135m")) as page:
+        yield page
+
+
+def test_a_first_visit(served: Served, visit: Visit) -> None:
+    page = visit("")
+    expect(page.locator("#tab-learn")).to_contain_text("rounding every weight to 3 bits raises perplexity")
+    page.locator("#tab-explore-button").click()
+    assert drawn(page, "explore-grid")["traces"][0]["size"] == [7, 30]
+
+    page.locator("#tab-calibrate-button").click()
+    expect(page.locator("#calibrate-estimate")).to_contain_text("bits per weight", timeout=LONG_MS)
+    page.locator("#calibrate-blocks input").fill("2")
+    page.locator("#calibrate-advanced button").first.click()
+    for path, value in (("data-n_samples", "4"), ("stages-0-epochs", "2")):
+        page.locator(f"#set-{path} input").fill(value)
+    page.locator("#calibrate-start").click()
+    expect(page.locator("#calibrate-results")).to_contain_text("Perplexity", timeout=LONG_MS)
+    assert drawn(page, "calibrate-errors")["traces"][0]["size"] == [2]
+    assert served.store.list()[0].status == "done"
+
+    page.locator("#tab-compare-button").click()
+    page.locator("#compare-prompt textarea").fill("What is the capital of France?")
+    page.locator("#compare-send").click()
+    for side in (0, 1):
+        expect(page.locator(f"#compare-facts-{side}")).to_contain_text("first token after", timeout=LONG_MS)
+    expect(page.locator("#compare-send")).to_be_visible(timeout=LONG_MS)
+    expect(page.locator("#compare-chat-0")).to_contain_text("Paris")
