@@ -1,6 +1,6 @@
 """Write README's table of results from the runs kept in assets/results/ (`make assets` ends with it), so that no figure is typed by hand.
 
-    python benchmarks/results_table.py
+python benchmarks/results_table.py
 """
 
 import re
@@ -24,13 +24,15 @@ HEADER = (
 def table(runs: list[KeptRun]) -> str:
     """The table, the conditions under which its figures were measured, and the command of each row."""
     first = runs[0].metrics
-    rows = [HEADER, f"| original | 16 bits | 16 | - | {2 * first['parameters'] / 1e6:.0f} | {_perplexity(first, 'perplexity_original')} | 0 | 100 % | - | - |"]
+    megabytes, perplexity = 2 * first["parameters"] / 1e6, _perplexity(first, "perplexity_original")
+    rows = [HEADER, f"| original | 16 bits | 16 | - | {megabytes:.0f} | {perplexity} | 0 | 100 % | - | - |"]
     rows += [_row(run) for run in runs]
     commands = "\n".join(run.command for run in runs)
     return (
-        f"SmolLM2-135M-Instruct, {first['reference']} ({first['reference_note'] or 'the published weights'}); preset `quick`; perplexity ± standard error\n"
-        f"and KL(original ‖ quantized) on {first['windows']} windows of {first['window']} tokens of the text *{first['text']}*, which calibration did not see;\n"
-        "calibrated on the bundled text that the model wrote itself; 2 CPU cores. Sizes count scales, zero points and adapters, in the packed format.\n\n"
+        f"SmolLM2-135M-Instruct, {first['reference']} ({first['reference_note'] or 'the published weights'}); preset `quick`;\n"
+        f"perplexity ± standard error and KL(original ‖ quantized) on {first['windows']} windows of {first['window']} tokens of the text\n"
+        f"*{first['text']}*, which calibration did not see; calibrated on the bundled text that the model wrote itself; 2 CPU cores.\n"
+        "Sizes count scales, zero points and adapters, in the packed format.\n\n"
         + "\n".join(rows)
         + "\n\n<details><summary>The command that made each row</summary>\n\n```text\n"
         + commands
@@ -46,10 +48,10 @@ def readme_with(text: str, body: str) -> str:
 def _row(run: KeptRun) -> str:
     one = run.metrics
     names = {"rtn": "RTN", "apiq": "ApiQ", "sapr": "SAPR"}
-    return (
-        f"| {names.get(one['recipe'], one['recipe'])} | {one['tag']} | {one['bits_per_weight']:.2f} | {one['size_mb']:.1f} | {one['model_size_mb']:.1f} | "
-        f"{_perplexity(one, 'perplexity')} | {one['kl']:.3g} | {100 * one['top1_agreement']:.1f} % | {_duration(one['seconds'])} | {one['peak_memory_gb']:.1f} GB |"
-    )
+    size = f"{one['bits_per_weight']:.2f} | {one['size_mb']:.1f} | {one['model_size_mb']:.1f}"
+    quality = f"{_perplexity(one, 'perplexity')} | {one['kl']:.3g} | {100 * one['top1_agreement']:.1f} %"
+    cost = f"{_duration(one['seconds'])} | {one['peak_memory_gb']:.1f} GB"
+    return f"| {names.get(one['recipe'], one['recipe'])} | {one['tag']} | {size} | {quality} | {cost} |"
 
 
 def _perplexity(one: dict[str, float], name: str) -> str:
