@@ -14,7 +14,10 @@
     cursor = { block, row };
     outline(plot);
     clearTimeout(settle);
-    settle = setTimeout(() => trigger("cell", { block, matrix: namesOf(plot)[row] }), delay);
+    settle = setTimeout(() => {
+      settle = 0;
+      trigger("cell", { block, matrix: namesOf(plot)[row] });
+    }, delay);
   }
 
   function outline(plot) {
@@ -66,7 +69,7 @@
   // The server's selection (a link, a picker, another tab) moves the outline.
   function follow() {
     const plot = plotIn(GRID), chosen = props.value;
-    if (!plot || !chosen || !plot.data) return;
+    if (settle || !plot || !chosen || !plot.data) return; // a key just pressed is newer than what the server knows
     const row = namesOf(plot).indexOf(chosen.matrix);
     if (row >= 0) {
       cursor = { block: chosen.block, row };

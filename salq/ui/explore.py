@@ -89,6 +89,9 @@ def build(ctx: UiContext) -> None:
     def draw_grid(metric_key: str, *values: Any) -> Updates:
         return _grid_updates(store, metric_key, values)
 
+    def draw_first_grid(metric_key: str, *values: Any) -> Updates:
+        return _unless_shown(_grid_updates(store, metric_key, values), first.grid.figure)
+
     def draw_matrix(selection: dict[str, Any], pooling: str, *values: Any) -> Iterator[Updates]:
         if isinstance(values[0], str) and not is_here(values[0]):
             yield [gr.skip(), reading(words.FETCHING.format(model=values[0])), *[gr.skip()] * 4]
@@ -98,7 +101,7 @@ def build(ctx: UiContext) -> None:
         kept_is_shown = selection == {"block": first.block, "matrix": first.matrix} and first.maps.figure is not None
         if not is_here(values[0]):
             return [gr.skip(), gr.skip() if kept_is_shown else reading(words.NOT_FETCHED), *[gr.skip()] * 3, selection]
-        return _matrix_updates(store, selection, pooling, values)
+        return _unless_shown(_matrix_updates(store, selection, pooling, values), first.maps.figure)
 
     def pick_cell(event: gr.EventData, current: dict[str, Any], model: str) -> Any:
         chosen = selection_of(getattr(event, "block", None), getattr(event, "matrix", None), n_blocks_of(model) or 1)
@@ -134,8 +137,8 @@ def build(ctx: UiContext) -> None:
     gr.on(
         [ctx.selection.change, how.input], draw_matrix, [ctx.selection, how, *sidebar.inputs], matrix_outputs, trigger_mode="always_last", **minimal
     )
-    ctx.bridge.cell(pick_cell, [ctx.selection, sidebar.model], ctx.selection, **quiet)
-    gr.on([block.input, matrix.input], pick_names, [block, matrix, ctx.selection, sidebar.model], ctx.selection, **quiet)
+    ctx.bridge.cell(pick_cell, [ctx.selection, sidebar.model], ctx.selection, trigger_mode="always_last", **quiet)
+    gr.on([block.input, matrix.input], pick_names, [block, matrix, ctx.selection, sidebar.model], ctx.selection, trigger_mode="always_last", **quiet)
     compute.click(start, sidebar.inputs, [ctx.explore_id, timer, cancel, compute, progress], api_visibility="private")
     cancel.click(stop, ctx.explore_id, None, queue=False, api_visibility="private")
     watched = [progress, timer, cancel, compute, finished]
@@ -144,7 +147,7 @@ def build(ctx: UiContext) -> None:
     link.click(None, [sidebar.model, sidebar.bits, ctx.selection, ctx.run_id], None, js=COPY_LINK)
 
     def on_load(opened: Any) -> None:
-        opened.then(draw_grid, inputs, grid_outputs, **quiet).then(
+        opened.then(draw_first_grid, inputs, grid_outputs, **quiet).then(
             draw_first_matrix, [ctx.selection, how, *sidebar.inputs], matrix_outputs, **quiet
         ).then(watch, ctx.explore_id, watched, **quiet)
 
@@ -171,6 +174,14 @@ def plot_data(figure: str | None) -> PlotData | None:
 
 def _plot(figure: str | None) -> Any:
     return gr.update(value=plot_data(figure), visible=figure is not None)
+
+
+def _unless_shown(updates: Updates, figure: str | None) -> Updates:
+    """The updates of the first drawing without a figure that the page came with: the browser need not draw it twice."""
+    value = updates[0].get("value") if isinstance(updates[0], dict) else None
+    if value is not None and value.plot == figure:
+        updates[0] = gr.skip()
+    return updates
 
 
 def _grid_updates(store: RunStore, metric_key: str, values: tuple[Any, ...]) -> Updates:

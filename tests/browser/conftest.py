@@ -38,7 +38,12 @@ START_SECONDS = 120
 PATIENCE_MS = 30_000
 """How long `expect` waits: the page promises far less, but other tests share the cores."""
 
-SERVE = "import sys; from salq.ui.page import launch; launch(default_model=sys.argv[1], server_port=int(sys.argv[2]))"
+SERVE = """
+import os, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()  # ends with the tests, even when those are killed
+from salq.ui.page import launch
+launch(default_model=sys.argv[1], server_port=int(sys.argv[2]))
+"""
 RESULTS = settings.ROOT / "test-results"
 
 expect.set_options(timeout=PATIENCE_MS)
@@ -83,8 +88,8 @@ def serving(folder: Path, model: Path, *, threads: int = 1) -> Iterator[Served]:
     environment.pop("SPACE_ID", None)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(model), str(port)], cwd=settings.ROOT, env=environment, stdout=output, stderr=output,
-            start_new_session=True,
+            [sys.executable, "-c", SERVE, str(model), str(port)], cwd=settings.ROOT, env=environment, stdin=subprocess.PIPE,
+            stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     try:
         page = Served(f"http://127.0.0.1:{port}/", home, model, log)
@@ -100,6 +105,7 @@ def serving(folder: Path, model: Path, *, threads: int = 1) -> Iterator[Served]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        process.stdin.close()  # type: ignore[union-attr] - it is a pipe
     assert "Traceback" not in log.read_text(errors="replace"), log.read_text(errors="replace")[-4000:]
 
 
@@ -138,7 +144,7 @@ def visit(served: Served, browser: Browser, request: pytest.FixtureRequest) -> I
         mark = "&" if "?" in path else "?"
         page.goto(f"{served.url}{path}{mark}__theme={theme}")
         expect(page.locator("#tab-learn-button")).to_be_visible()
-        expect(page.locator("#device-note")).to_contain_text("threads")  # the last thing that opening the page fills in
+        expect(page.locator("#device-note")).to_contain_text("float")  # the last thing that opening the page fills in
         return page
 
     yield open_page
