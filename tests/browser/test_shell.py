@@ -1,0 +1,72 @@
+"""The page around the tabs: first insight, tabs, the sidebar on a phone, and the Runs tab from a sweep to a deleted run."""
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Served, Visit, drawn
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(420)]
+
+TABS = ("learn", "explore", "calibrate", "compare", "runs")
+
+
+def pick_run(page: Page, run_title: str) -> None:
+    page.locator("#runs-picker input").click()
+    page.get_by_role("option", name=run_title).first.click()
+
+
+def test_the_first_screen_tells_something_and_leads_on(visit: Visit) -> None:
+    page = visit()
+    expect(page.locator("#learn-insight .salq-lede")).to_be_visible()
+    expect(page.locator("#learn-what")).to_contain_text("scale")
+    page.locator("#learn-explore").click()
+    expect(page.locator("#tab-explore-button")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#explore-sizes")).to_contain_text("Whole model")
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_every_tab_opens_and_fits(visit: Visit, width: int) -> None:
+    page = visit(width=width)
+    expect(page.locator(".sidebar.open")).to_have_count(1 if width > 768 else 0)
+    for tab in TABS:
+        page.locator(f"#tab-{tab}-button").click()
+        expect(page.locator(f"#tab-{tab}")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, tab
+    if width < 768:
+        page.locator(".toggle-button").click()
+        expect(page.locator("#model")).to_be_visible()
+
+
+def test_the_sidebar_says_where_work_happens_and_on_which_text(visit: Visit) -> None:
+    page = visit()
+    expect(page.locator("#device-note")).to_contain_text("Auto:")
+    expect(page.locator("#text-note")).to_contain_text("In use: the bundled texts")
+
+
+def test_a_sweep_fills_the_chart_and_its_runs_can_be_opened_and_deleted(served: Served, visit: Visit) -> None:
+    page = visit("?tab=runs")
+    expect(page.locator("#runs-reading")).to_contain_text("No finished run")
+    page.locator("#runs-open").click()
+    expect(page.get_by_text("No run is chosen")).to_be_visible()
+    page.locator("#sweep-bits").get_by_text("8", exact=True).click()
+    page.locator("#sweep-bits").get_by_text("4", exact=True).click()
+    page.locator("#sweep-start").click()
+    expect(page.locator("#sweep-told")).to_contain_text("2 runs started")
+    expect(page.locator("#runs-reading")).to_contain_text("perplexity", timeout=200_000)
+    page.wait_for_function("document.querySelectorAll('#trade-off .points path').length >= 2", timeout=200_000)
+    assert {trace["name"] for trace in drawn(page, "trade-off")["traces"]} == {"frontier", "rtn"}
+    expect(page.locator("#runs-table")).to_contain_text("done")
+    title = served.store.list()[0].title
+    pick_run(page, title)
+    page.locator("#runs-open").click()
+    expect(page.locator("#tab-calibrate-button")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#status-chip")).to_contain_text("done, perplexity")
+    page.reload()
+    expect(page.locator("#status-chip")).to_contain_text("done, perplexity")  # the browser remembers which run it watched
+    page.locator("#tab-runs-button").click()
+    pick_run(page, title)
+    page.locator("#runs-delete").click()
+    page.locator("#runs-delete-sure").click()
+    expect(page.locator("#runs-confirm")).to_be_hidden()
+    expect(page.locator("#runs-picker input")).to_have_value("")
+    assert len(served.store.list()) == 1
