@@ -15,8 +15,8 @@ from salq.chat.text import printable
 Json = dict[str, Any]
 State = Literal["waiting", "loading", "writing", "done", "stopped", "failed"]
 
-NEWS_SECONDS = 0.06
-"""Tokens that come faster than this are shown together: a page redraws no faster."""
+NEWS_SECONDS = 0.2
+"""Tokens that come within this time are shown together. A page that is sent more than a slow browser can draw falls behind by minutes."""
 
 ENDED = ("done", "stopped", "failed")
 

@@ -15,6 +15,7 @@ from salq.ui.compare_actions import (
     ORIGINAL,
     RTN,
     SYSTEM_CHARACTERS,
+    Question,
     Stops,
     Turn,
     answer,
@@ -86,7 +87,7 @@ class _Parts:
 
     @property
     def outputs(self) -> list[Any]:
-        """In the order of `_shown`."""
+        """In the order of `_at_work` and `_finished`."""
         return [*self.chats, *self.facts, self.turns, self.send, self.stop, self.prompt]
 
 
@@ -186,23 +187,34 @@ def _answers(
     try:
         question = ask(ctx.store, Choices.of(*shared), named, asked, system, sampling)
         sides: tuple[Side, ...] = ()
+        drawn: tuple[Side, ...] = ()
         for sides in answer(pool, question, turns, stop):
-            yield _shown(turns, question.prompt, question.note, sides, at_work=True)
+            yield _at_work(turns, question, sides, drawn)
+            drawn = sides
     except SalqError as error:
         told = [reading(str(error), problem=True), *[""] * (SIDES - 1)]
         yield [*[gr.skip()] * SIDES, *told, gr.skip(), gr.Button(visible=True), gr.Button(visible=False), asked]
         return
     done = turn_of(question, sides)
-    yield _shown([*turns, done] if any(done["answers"]) else turns, "", question.note, sides, at_work=False)
+    yield _finished([*turns, done] if any(done["answers"]) else turns, question, sides)
 
 
-def _shown(turns: list[Turn], prompt: str, remark: str, sides: tuple[Side, ...], *, at_work: bool) -> Updates:
-    """In the order of `_Parts.outputs`."""
-    padded = [*sides, *[None] * (SIDES - len(sides))]
-    chats = [talk_html(bubbles(turns, index, prompt, side.text if side and prompt else "")) for index, side in enumerate(padded)]
-    facts = [_facts_html(side, remark if index == 0 else "") for index, side in enumerate(padded)]
-    kept = gr.skip() if at_work else turns
-    return [*chats, *facts, kept, gr.Button(visible=not at_work), gr.Button(visible=at_work), gr.skip()]
+def _at_work(turns: list[Turn], question: Question, sides: tuple[Side, ...], drawn: tuple[Side, ...]) -> Updates:
+    """In the order of `_Parts.outputs`; only what changed since `drawn` is sent."""
+    chats, facts = [gr.skip()] * SIDES, [gr.skip()] * SIDES
+    for index, side in enumerate(sides):
+        if not drawn or side.text != drawn[index].text:
+            chats[index] = talk_html(bubbles(turns, index, question.prompt, side.text))
+        if not drawn or side != drawn[index]:
+            facts[index] = _facts_html(side, question.note if index == 0 else "")
+    return [*chats, *facts, *[gr.skip()] * 4]
+
+
+def _finished(turns: list[Turn], question: Question, sides: tuple[Side, ...]) -> Updates:
+    """In the order of `_Parts.outputs`: the conversation with its new turn, and the next question may be asked."""
+    chats = [talk_html(bubbles(turns, index)) for index in range(SIDES)]
+    facts = [_facts_html(side, question.note if index == 0 else "") for index, side in enumerate(sides)]
+    return [*chats, *facts, *[""] * (SIDES - len(sides)), turns, gr.Button(visible=True), gr.Button(visible=False), gr.skip()]
 
 
 def talk_html(said: list[dict[str, str]]) -> str:
@@ -214,9 +226,7 @@ def talk_html(said: list[dict[str, str]]) -> str:
     return f'<div class="salq-log-talk" role="log" tabindex="0" aria-label="Conversation">{rows}</div>'
 
 
-def _facts_html(side: Side | None, remark: str) -> str:
-    if side is None:
-        return ""
+def _facts_html(side: Side, remark: str) -> str:
     if side.state == "failed":
         return reading(side.message, problem=True)
     state = '<span class="salq-wait"></span>' if side.state in {"waiting", "loading"} else ""
