@@ -157,7 +157,8 @@ def _load_for_exploring(request: ExploreRequest, choice: DeviceChoice) -> Steps[
 
 def _exploring_shares(request: ExploreRequest) -> dict[str, float]:
     """Rough shares of time, in arithmetic per token of a weight: a forward and a backward pass for saliency, a forward pass and the inputs'
-    Gram matrices for errors, and a little for each further grid."""
+    Gram matrices for errors, and a little for each further grid.
+    """
     saliency = 6.0 if request.saliency else 0.0
     errors = 4.0 + 0.3 * len(request.specs) if request.specs else 0.0
     return {"load": 0.05 * (saliency + errors), "saliency": saliency, "errors": errors}
