@@ -31,6 +31,7 @@ def random_tokens(vocab: int, n_samples: int = 4, seq_len: int = 24, seed: int =
     """int64 `[n_samples, seq_len]`, uniform over the first `vocab` ids."""
     return torch.randint(vocab, (n_samples, seq_len), generator=torch.Generator().manual_seed(seed))
 
+
 def link_models(home: Path, models: Path) -> Path:
     """A home of a test's own that shares the converted models; returns the home."""
     home.mkdir(parents=True, exist_ok=True)
