@@ -141,7 +141,7 @@ def _wire(ctx: UiContext, parts: _Parts) -> None:
 
     def take(text: str) -> Updates:
         """Move the prompt out of the box, so that the next one can be typed."""
-        return [text, "", gr.Button(visible=False), gr.Button(visible=True)]
+        return [text, "", gr.Button(visible=False), gr.Button("Stop", visible=True, interactive=True)]
 
     def run(request: gr.Request, asked: str, turns: list[Turn], system: str, *values: Any) -> Iterator[Updates]:
         named, sampling, shared = values[:SIDES], values[SIDES : SIDES + 3], values[SIDES + 3 :]
@@ -152,8 +152,9 @@ def _wire(ctx: UiContext, parts: _Parts) -> None:
         finally:
             stops.end(session, stop)
 
-    def halt(request: gr.Request) -> None:
+    def halt(request: gr.Request) -> Any:
         stops.stop(request.session_hash or "")
+        return gr.Button("Stopping", interactive=False)
 
     def pickers_now(left: str, right: str, *shared: Any) -> Updates:
         return _picker_updates(ctx, (left, right), shared)
@@ -167,7 +168,7 @@ def _wire(ctx: UiContext, parts: _Parts) -> None:
     options: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 16}
     for trigger, source in [(parts.send.click, parts.prompt), (parts.prompt.submit, parts.prompt), *[(one.click, one) for one in parts.examples]]:
         trigger(take, source, taken, queue=False, api_visibility="private").then(run, inputs, parts.outputs, **options)
-    parts.stop.click(halt, None, None, queue=False, api_visibility="private")
+    parts.stop.click(halt, None, parts.stop, queue=False, api_visibility="private")
     parts.fresh.click(forget, None, parts.outputs, queue=False, api_visibility="private")
     gr.on([one.input for one in parts.pickers], forget, None, parts.outputs, **QUIET)
     renamed = [ctx.items["compare"].select, *[one.input for one in (sidebar.model, sidebar.bits, sidebar.group_size, sidebar.symmetric)]]

@@ -4,6 +4,8 @@ import os
 import re
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 import pytest
@@ -56,6 +58,19 @@ def chat_processes(served: Served) -> list[psutil.Process]:
     ]
 
 
+@contextmanager
+def held(served: Served) -> Iterator[None]:
+    """The models pause: their answers take as long as the test needs, whatever the machine."""
+    processes = chat_processes(served)
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()
+
+
 def test_before_any_run_the_original_and_rtn_answer_the_same_prompt(served: Served, visit: Visit) -> None:
     page = visit("?tab=compare")
     assert served.store.ids() == []
@@ -92,7 +107,9 @@ def test_stop_stops_and_the_next_question_is_answered(served: Served, visit: Vis
     lengthen(page, 1000)
     ask(page, "Count to a million")
     expect(page.locator("#compare-chat-0 .assistant")).to_be_visible(timeout=LONG_MS)
-    page.locator("#compare-stop").click()
+    with held(served):
+        page.locator("#compare-stop").click()
+        expect(page.locator("#compare-stop")).to_be_disabled()
     expect(page.locator("#compare-facts-0")).to_contain_text("Stopped.")
     answered(page)
     lengthen(page, 16)
@@ -103,7 +120,8 @@ def test_stop_stops_and_the_next_question_is_answered(served: Served, visit: Vis
 
 def test_empty_and_too_long_prompts_are_told(served: Served, visit: Visit) -> None:
     page = visit("?tab=compare")
-    ask(page, "   ")
+    page.locator("#compare-prompt textarea").fill("   ")
+    page.locator("#compare-send").click()
     expect(page.locator("#compare-facts-0")).to_contain_text("The prompt is empty")
     expect(page.locator("#compare-send")).to_be_visible()
     ask(page, "long " * 500)
@@ -116,14 +134,10 @@ def test_two_visitors_at_once_wait_in_line_and_are_told(served: Served, visit: V
     lengthen(one, 1000)
     ask(one, "Me first")
     expect(one.locator("#compare-chat-0 .assistant")).to_be_visible(timeout=LONG_MS)
-    held = chat_processes(served)
-    for process in held:
-        process.suspend()  # a slow answer, whatever the machine
-    ask(two, "And me")
-    expect(two.locator("#compare-facts-0")).to_contain_text("another visitor's answer first", timeout=LONG_MS)
-    for process in held:
-        process.resume()
-    one.locator("#compare-stop").click()
+    with held(served):
+        ask(two, "And me")
+        expect(two.locator("#compare-facts-0")).to_contain_text("another visitor's answer first", timeout=LONG_MS)
+        one.locator("#compare-stop").click()
     answered(one)
     answered(two)
     assert "And me" not in " ".join(said(one, 0))
