@@ -23,7 +23,8 @@ def headline(runs: Sequence[KeptRun], bits: int = 3) -> tuple[str, str] | None:
     calibrated = [one for one in finished if one["recipe"] != "rtn"]
     if not rounded:
         return None
-    base = min(rounded, key=lambda one: one["perplexity"])
+    calibrated_grids = {one.get("group_size") for one in calibrated}  # rounding is told on a grid that was also calibrated, if there is one
+    base = min(rounded, key=lambda one: (one.get("group_size") not in calibrated_grids, one["perplexity"]))
     original = base.get("perplexity_original")
     number = _perplexity(base["perplexity"])
     start = f"{_name(base)}: rounding every weight to {bits} bits raises perplexity from {original:.1f} to {number}"
