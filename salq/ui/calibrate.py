@@ -148,7 +148,7 @@ def _render_fields(overrides: gr.State, fields_of: gr.State) -> None:
         controls = []
         for heading, members in by_heading(found).items():
             gr.HTML(section(heading))
-            with gr.Row():
+            with gr.Row(elem_classes="salq-fields"):
                 controls += [_control(one) for one in members]
         fields = [one for members in by_heading(found).values() for one in members]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Served, Visit, drawn
+from tests.browser.conftest import Served, Visit, as_problem, drawn
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(420)]
 
@@ -48,6 +48,16 @@ def small(page: Page, epochs: str) -> None:
     advanced(page, data__n_samples="4", data__seq_len="32", stages__0__epochs=epochs, stages__0__batch_size="1")
 
 
+def tab_that_reloads(page: Page) -> tuple[Page, list[str]]:
+    """Another tab of the same visitor, and its console errors but those that a reload makes by cutting a live connection."""
+    problems: list[str] = []
+    tab = page.context.new_page()
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.on("console", lambda message: problems.extend(one for one in as_problem(message) if not re.search("AbortError|Connection errored out", one)))
+    tab.goto(page.url)
+    return tab, problems
+
+
 def test_a_whole_calibration(served: Served, visit: Visit) -> None:
     page = visit("?tab=calibrate")
     ready(page)
@@ -55,7 +65,7 @@ def test_a_whole_calibration(served: Served, visit: Visit) -> None:
     choose(page, "SAPR")
     expect(page.locator("#calibrate-about")).to_contain_text("2504.13932")
     small(page, "3")
-    page.locator("#calibrate-title input").fill("from the <b>page</b>")
+    page.locator("#calibrate-title").get_by_role("textbox").fill("from the <b>page</b>")
     page.locator("#calibrate-start").click()
     expect(page.locator("#calibrate-results")).to_contain_text("Perplexity", timeout=LONG_MS)
     expect(page.locator("#calibrate-status")).to_contain_text("from the <b>page</b>: finished")
@@ -77,7 +87,7 @@ def test_a_whole_calibration(served: Served, visit: Visit) -> None:
 
 
 def test_a_reload_and_a_second_visitor_find_the_run_and_it_can_be_cancelled_and_resumed(served: Served, visit: Visit) -> None:
-    page = visit("?tab=calibrate")
+    page, problems = tab_that_reloads(visit("?tab=calibrate"))
     ready(page)
     small(page, "900")
     page.locator("#calibrate-start").click()
@@ -97,6 +107,7 @@ def test_a_reload_and_a_second_visitor_find_the_run_and_it_can_be_cancelled_and_
     page.locator("#calibrate-cancel").click()
     expect(page.locator("#calibrate-resume")).to_be_visible(timeout=LONG_MS)
     assert served.store.list()[0].status == "cancelled"
+    assert not problems
 
 
 def test_the_command_and_the_estimate_follow_the_form(served: Served, visit: Visit) -> None:
