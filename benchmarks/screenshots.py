@@ -1,7 +1,6 @@
 """Take the pictures of README: every tab of the page that is being served, in light and dark.
 
-    make run                                             # in one terminal
-    .venv/bin/python benchmarks/screenshots.py           # in another; needs a Chromium and the test tools (`make setup-dev`)
+`make run` in one terminal, `.venv/bin/python benchmarks/screenshots.py` in another; needs a Chromium and the test tools (`make setup-dev`).
 """
 
 import argparse
@@ -15,6 +14,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.plugins.no_skips import find_browser  # noqa: E402 - the checkout is put on the path first
 
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 FOLDER = ROOT / "assets" / "screenshots"
 SHOTS = (("learn", "light"), ("explore", "light"), ("calibrate", "dark"), ("compare", "light"), ("runs", "dark"))
 
@@ -26,7 +26,7 @@ def main() -> None:
     url = parser.parse_args().url
     FOLDER.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_browser(), args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
+        browser = playwright.chromium.launch(executable_path=find_browser(), args=FLAGS)
         for tab, theme in SHOTS:
             page = browser.new_page(viewport={"width": 1280, "height": 860}, color_scheme=theme)  # type: ignore[arg-type]
             page.goto(f"{url}?tab={tab}&__theme={theme}")
