@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from salq.core.errors import ConfigError, SalqError
+from salq.core.settings import is_public_host
 from salq.figures import METRICS, MapPanel, grid_heatmap, matrix_maps, payload
 from salq.figures.style import ERROR_SCALE, PRODUCT_SCALE, SALIENCY_SCALE
 from salq.models.catalogue import CATALOGUE, parameters_of
+from salq.models.folder import read_folder_config
+from salq.models.hub import downloaded
 from salq.models.shapes import linear_shapes
+from salq.models.source import HUB_ID, is_local, resolve
 from salq.quant.size import SizeReport, size_report
 from salq.quant.spec import QuantSpec, check_group_size
 from salq.runs.exploration import Cells, Exploration, Metric, explorations, first_with, saliency_key_of, tags
@@ -23,6 +27,7 @@ from salq.ui.context import Choices
 REFERENCE_BITS = (8, 4, 3, 2)
 """Every exploration measures these widths too: they are the bands that tell whether an error is usual for this model."""
 
+MAX_BLOCKS = 1000
 POOLINGS = ("max", "mean", "p99")
 LINEARS = (
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
@@ -123,9 +128,14 @@ PANELS = {
 }
 
 
-def size_facts(choices: Choices, config: dict[str, Any] | None = None) -> list[tuple[str, str, str]]:
-    """Bits per weight and megabytes, twice: quantized matrices, whole model. Raises ShapeError for a group size that does not fit."""
-    config = config or config_of(choices.model)
+def size_facts(choices: Choices) -> list[tuple[str, str, str]]:
+    """Bits per weight and megabytes, twice: quantized matrices, whole model; empty for a model that is not here and not in the catalogue.
+
+    Raises ShapeError for a group size that does not fit.
+    """
+    config = known_config(choices.model)
+    if config is None:
+        return []
     shapes, parameters = linear_shapes(config), parameters_of(config)
     check_group_size(choices.spec, shapes)
     size = size_report(choices.spec, shapes, parameters)
@@ -136,20 +146,39 @@ def size_facts(choices: Choices, config: dict[str, Any] | None = None) -> list[t
     ]
 
 
-def config_of(model: str) -> dict[str, Any]:
-    """Config of a model: the catalogue's own, else read from its folder (which may first have to be fetched)."""
+def known_config(model: str) -> dict[str, Any] | None:
+    """Config of a model without fetching anything: the catalogue's own, else from its folder; None when it is not here.
+
+    Raises ModelError for a folder that is not a LLaMA.
+    """
     entry = CATALOGUE.get(model)
     if entry is not None:
         return dict(entry.config)
-    from salq.models.folder import read_folder_config
-    from salq.models.source import resolve
+    folder = _folder_of(model)
+    return None if folder is None else read_folder_config(folder)
 
-    return read_folder_config(resolve(model).folder)
+
+def is_here(model: str) -> bool:
+    """Whether a model's files are on this machine, so that opening a matrix needs no download."""
+    return is_local(model) if model in CATALOGUE else _folder_of(model) is not None
+
+
+def _folder_of(model: str) -> Path | None:
+    """The folder of a model that is not in the catalogue, when it is on this machine; never looked for on a public host."""
+    if is_public_host():
+        return None
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    return downloaded(model) if HUB_ID.fullmatch(model) else None
 
 
 def explore_request(choices: Choices, limits: Limits) -> ExploreRequest:
     """What Compute asks for: saliency, and errors at the chosen grid and at the reference widths. Raises the errors of `Limits.check`."""
-    check_group_size(choices.spec, linear_shapes(config_of(choices.model)))
+    limits.check_model(choices.model)
+    config = known_config(choices.model)
+    if config is not None:
+        check_group_size(choices.spec, linear_shapes(config))
     widths = dict.fromkeys((choices.bits, *REFERENCE_BITS))
     specs = tuple(QuantSpec(bits=bits, group_size=choices.group_size, symmetric=choices.symmetric) for bits in widths)  # type: ignore[arg-type]
     request = ExploreRequest(model=choices.model, specs=specs, text=choices.text, device=choices.device, n_samples=16, seq_len=256)
@@ -158,20 +187,24 @@ def explore_request(choices: Choices, limits: Limits) -> ExploreRequest:
 
 
 def selection_of(block: Any, matrix: Any, n_blocks: int) -> dict[str, Any] | None:
-    """A selection from a click or a link, where both values may be anything; None for one that does not exist."""
+    """A selection from a click or a link, where both values may be anything; None for one that does not exist.
+
+    n_blocks 0: not known yet, the block is checked when it is opened.
+    """
     try:
         number = int(block)
     except (TypeError, ValueError):
         return None
     names = {name: name for name in LINEARS} | {name.rsplit(".", 1)[-1]: name for name in LINEARS}
     chosen = names.get(matrix) if isinstance(matrix, str) else None
-    return {"block": number, "matrix": chosen} if chosen and 0 <= number < n_blocks else None
+    return {"block": number, "matrix": chosen} if chosen and 0 <= number < (n_blocks or MAX_BLOCKS) else None
 
 
 def n_blocks_of(model: str) -> int:
     """Number of blocks of a model, 0 when that is not known without a download."""
     try:
-        return int(config_of(model)["num_hidden_layers"]) if model in CATALOGUE or "/" in model else 0
+        config = known_config(model)
+        return 0 if config is None else int(config["num_hidden_layers"])
     except (SalqError, KeyError, TypeError, ValueError):
         return 0
 
@@ -182,15 +215,6 @@ def grid_sentence(found: Exploration) -> str:
         return _grid_reading("saliency", "", found.saliency.cells, found.linears)
     tag = next(iter(tags([found])), "")
     return _grid_reading("weight_error", tag, found.errors[tag].weight_error, found.linears) if tag else ""
-
-
-def is_here(model: str) -> bool:
-    """Whether a model's files are on this machine, so that opening a matrix needs no download."""
-    from salq.models.source import is_local
-
-    if model in CATALOGUE:
-        return is_local(model)
-    return Path(model).expanduser().exists()
 
 
 def _kept_or_live(store: RunStore, choices: Choices, block: int, matrix: str, how: str) -> tuple[MatrixMaps, str]:
@@ -205,9 +229,7 @@ def _kept_or_live(store: RunStore, choices: Choices, block: int, matrix: str, ho
 
 def _live(choices: Choices, block: int, matrix: str, how: str, key: str) -> MatrixMaps:
     from salq.evaluation.matrix_view import matrix_view
-    from salq.models.folder import read_folder_config
     from salq.models.llama import read_weight
-    from salq.models.source import resolve
     from salq.saliency.maps import find
 
     source = resolve(choices.model)

@@ -70,7 +70,7 @@ def read_link(query: Mapping[str, str], store: RunStore, *, default_model: str, 
             run = None
     selection = None
     if "block" in query or "matrix" in query:
-        selection = selection_of(query.get("block", "0"), query.get("matrix", "mlp.down_proj"), n_blocks_of(model or default_model) or 1)
+        selection = selection_of(query.get("block", "0"), query.get("matrix", "mlp.down_proj"), n_blocks_of(model or default_model))
         if selection is None:
             wrong.append("block or matrix")
     tab = query.get("tab")

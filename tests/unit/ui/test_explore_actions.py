@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +18,7 @@ from salq.runs.requests import ExploreRequest
 from salq.runs.store import RunStore
 from salq.ui.context import WHOLE_ROW, Choices
 from salq.ui.explore_actions import LINEARS, explore_request, grid_view, is_here, matrix_picture, n_blocks_of, selection_of, size_facts
+from salq.ui.explore_updates import Drawing
 
 
 @pytest.fixture
@@ -136,6 +138,27 @@ def test_blocks_and_presence_of_a_model(tiny_folder: Path) -> None:
     assert n_blocks_of("nonsense") == 0
     assert is_here(str(tiny_folder))
     assert not is_here("owner/name")
+
+
+def test_nothing_is_fetched_until_a_matrix_is_asked_for(store: RunStore) -> None:
+    ctx = SimpleNamespace(store=store, limits=LOCAL)
+    values = ("llama-2-7b", 3, 64, False, "cpu", "bundled")
+    drawing = Drawing(ctx)  # type: ignore[arg-type]
+    (updates,) = list(drawing.matrix("", {"block": 0, "matrix": "mlp.down_proj"}, "max", *values))
+    assert "not on this machine yet (about 13.5 GB)" in updates[1]
+    (updates,) = list(drawing.matrix("", {"block": 0, "matrix": "mlp.down_proj", "asked": "smollm2-135m"}, "max", *values))
+    assert "not on this machine yet" in updates[1]
+    asked = drawing.matrix("", {"block": 0, "matrix": "mlp.down_proj", "asked": "llama-2-7b"}, "max", *values)
+    assert "Fetching llama-2-7b" in next(asked)[1]
+    asked.close()
+
+
+def test_a_visitor_of_a_public_host_reads_a_refusal(store: RunStore, tiny_folder: Path) -> None:
+    drawing = Drawing(SimpleNamespace(store=store, limits=PUBLIC))  # type: ignore[arg-type]
+    values = (str(tiny_folder), 3, 64, False, "cpu", "bundled")
+    (updates,) = list(drawing.matrix("", {"block": 0, "matrix": "mlp.down_proj", "asked": str(tiny_folder)}, "max", *values))
+    assert "is not offered on this public host" in updates[1]
+    assert "is not offered on this public host" in drawing.grid("", "saliency", *values)[2]
 
 
 def test_choices_refuse_what_the_page_does_not_offer() -> None:
