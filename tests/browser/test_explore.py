@@ -61,7 +61,7 @@ def test_compute_fills_the_grid_and_adds_saliency(served: Served, visit: Visit) 
     assert [trace["name"] for trace in drawn(page, "matrix-maps")["traces"]] == ["Rounding error"]
     page.locator("#explore-compute").click()
     expect(page.locator("#explore-progress progress")).to_be_visible()
-    expect(page.locator("#explore-reading")).to_contain_text("moves the weights of a matrix by", timeout=120_000)
+    expect(page.locator("#explore-reading")).to_contain_text("moves what a matrix computes by", timeout=120_000)
     assert drawn(page, "explore-grid")["traces"][0]["size"] == [7, 3]
     expect(page.locator("#matrix-reading")).to_contain_text("of the saliency")
     assert [trace["name"] for trace in drawn(page, "matrix-maps")["traces"]] == ["Saliency", "Rounding error", "Saliency × error²"]
@@ -100,7 +100,7 @@ def test_pickers_move_the_outline_and_metrics_switch(computed: Served, visit: Vi
     page.wait_for_function(
         "left => Math.abs(document.querySelector('#explore-grid .salq-cell').getBoundingClientRect().left - left) > 20", arg=before and before["x"]
     )
-    for metric, words in (("Saliency", "matters"), ("Relative output error", "what a matrix computes")):
+    for metric, words in (("Saliency", "matters"), ("Relative weight error", "moves the weights of a matrix")):
         page.locator("#explore-metric").get_by_text(metric, exact=True).click()
         expect(page.locator("#explore-reading")).to_contain_text(words)
         expect(page.locator("#explore-grid")).to_contain_text(metric)

@@ -1,6 +1,6 @@
 """Take the pictures of README: every tab of the page that is being served, in light and dark.
 
-`make run` in one terminal, `.venv/bin/python benchmarks/screenshots.py` in another; needs a Chromium and the test tools (`make setup-dev`).
+`make run` in one terminal, `.venv/bin/python tests/browser/screenshots.py` in another; needs a Chromium and the test tools (`make setup-dev`).
 """
 
 import argparse
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests.plugins.no_skips import find_browser  # noqa: E402 - the checkout is put on the path first
