@@ -44,7 +44,13 @@
       const [row, block] = event.points[0].pointIndex || event.points[0].pointNumber;
       pick(plot, block, row, 0);
     });
-    plot.on("plotly_afterplot", () => outline(plot));
+    const redrawn = () => {
+      const x = plot._fullLayout.xaxis;
+      plot.classList.toggle("salq-narrow", x.l2p(1) - x.l2p(0) < 24); // numbers would not fit their cells
+      outline(plot);
+    };
+    plot.on("plotly_afterplot", redrawn);
+    redrawn();
     const frame = document.getElementById(GRID);
     frame.tabIndex = 0;
     frame.setAttribute("role", "group");
@@ -95,7 +101,8 @@
     const lines = [`outputs ${span(meta.rows, row)}, inputs ${span(meta.cols, col)}`];
     meta.panels.forEach((panel, i) => {
       const code = plot.calcdata[i][0].z[row][col];
-      const value = code > 254 ? "not finite" : (10 ** (panel.low + ((panel.high - panel.low) * code) / 254)).toPrecision(2);
+      const number = 10 ** (panel.low + ((panel.high - panel.low) * code) / 254);
+      const value = code > 254 ? "not finite" : number < 1e-3 ? number.toExponential(1) : number.toPrecision(2);
       const edge = code === 0 ? "at most " : code === 254 ? "at least " : "";
       lines.push(`${panel.title}: ${edge}${value}`);
     });

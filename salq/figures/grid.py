@@ -70,6 +70,7 @@ def grid_heatmap(values: Sequence[Sequence[float]], module_names: Sequence[str],
             customdata=_custom(table, module_names),
             text=[[_label(value, metric.log) for value in row] for row in table],
             texttemplate="%{text}",
+            textfont={"size": 11},
             hovertemplate=f"block %{{x}}, %{{customdata[0]}}<br>{metric.title}: %{{customdata[1]}}<extra></extra>",
             colorscale=metric.colours,
             zmin=low,
@@ -128,9 +129,11 @@ def _colorbar(metric: GridMetric, low: float, high: float) -> dict[str, object]:
         "tickcolor": FAINT,
         "tickfont": {"size": 11},
         "tickangle": 0,
-        "nticks": 4,
     }
     if metric.log:
         decades = list(range(int(np.floor(low)), int(np.ceil(high)) + 1))
         bar |= {"tickvals": decades, "ticktext": [f"1e{decade}" for decade in decades]}
+    else:
+        marks = [low, (low + high) / 2, high]
+        bar |= {"tickvals": marks, "ticktext": [f"{mark:.2g}" for mark in marks]}
     return bar

@@ -55,6 +55,7 @@ def styled(figure: go.Figure, *, height: int, margin: dict[str, int] | None = No
         },
         uirevision="salq",
         hoverlabel={"font": {"size": 12}},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": INK, "activecolor": OKABE_ITO[0]},
         **layout,
     )
     axes = {"gridcolor": FAINT, "zeroline": False, "linecolor": FAINT, "automargin": True}

@@ -9,7 +9,7 @@ from salq.figures import METRICS
 from salq.ui import words
 from salq.ui.context import UiContext
 from salq.ui.explore_actions import LINEARS, POOLINGS, TABLE_HEADER
-from salq.ui.explore_updates import Drawing, First, digest, guarded, plot_data
+from salq.ui.explore_updates import FIRST_METRIC, Drawing, First, digest, guarded, plot_data
 from salq.ui.html import lede, note, reading, section
 from salq.ui.links import COPY_LINK
 
@@ -58,7 +58,7 @@ def _build_overview(first: First) -> _Overview:
     sizes = gr.HTML(first.sizes, elem_id="explore-sizes")
     with gr.Row(elem_id="explore-controls"):
         metric = gr.Radio(
-            [(one.title, key) for key, one in METRICS.items()], value="weight_error", label="Colour by", info=words.METRIC_INFO,
+            [(one.title, key) for key, one in METRICS.items()], value=FIRST_METRIC, label="Colour by", info=words.METRIC_INFO,
             elem_id="explore-metric", elem_classes="salq-switch", scale=4, min_width=300,
         )  # fmt: skip
         compute = gr.Button("Compute", variant="primary", elem_id="explore-compute", scale=1, min_width=130)

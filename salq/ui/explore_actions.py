@@ -124,7 +124,7 @@ def kept_picture(choices: Choices, block: int, matrix: str) -> MatrixPicture:
 PANELS = {
     "saliency": ("Saliency", SALIENCY_SCALE, "F, nats² per weight²"),
     "error": ("Rounding error", ERROR_SCALE, "|w − ŵ|, weight units"),
-    "product": ("Saliency × error²", PRODUCT_SCALE, "½ F (w − ŵ)², nats per sample"),
+    "product": ("Saliency × error²", PRODUCT_SCALE, "½ F (w − ŵ)², nats"),
 }
 
 

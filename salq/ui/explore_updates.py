@@ -29,6 +29,9 @@ from salq.ui.html import facts, note, progress_bar, reading
 Updates = list[Any]
 Selection = dict[str, Any]
 
+FIRST_METRIC = "output_error"
+"""It differs most between matrices: the same rounding hurts some a lot and others hardly."""
+
 
 class First:
     """What the tab shows before any event: computed once, when the page is built, from what is on disk."""
@@ -38,7 +41,7 @@ class First:
         choices = Choices(ctx.default_model, 3, 64, False, "auto", "auto")
         self.block, self.matrix = ctx.selection.value["block"], ctx.selection.value["matrix"]
         self.n_blocks = max(n_blocks_of(ctx.default_model), 1)
-        self.grid = _safe_grid(ctx.store, "weight_error", choices)
+        self.grid = _safe_grid(ctx.store, FIRST_METRIC, choices)
         self.maps = kept_picture(choices, self.block, self.matrix)
         self.matrix_text = matrix_html(self.maps)
         self.sizes = sizes_html(choices)

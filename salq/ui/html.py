@@ -59,3 +59,8 @@ def lede(text: str, number: str = "") -> str:
 def prose(text: str) -> str:
     """A paragraph of explanation."""
     return f'<p class="salq-prose">{escape(text)}</p>'
+
+
+def number(value: float) -> str:
+    """A measured value for a sentence: four digits, thousands separated, never in powers of ten above one."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"  # noqa: PLR2004 - four digits

@@ -13,7 +13,7 @@ from salq.runs.limits import Limits
 from salq.runs.requests import CalibrateRequest
 from salq.runs.store import RunInfo, RunStore
 from salq.ui.context import WHOLE_ROW, Choices
-from salq.ui.html import duration
+from salq.ui.html import duration, number
 
 HEADER = ["run", "status", "model", "perplexity", "KL, nats/token", "bits/weight", "model, MB", "time", "started"]
 QUALITY = {"perplexity": "Perplexity", "kl": "KL divergence"}
@@ -134,12 +134,12 @@ def _reading(points: Sequence[TradePoint], quality: str, original: float | None)
     best = frontier(points)
     small, good = best[0], best[-1]
     unit = "perplexity" if quality == "perplexity" else "nats per token"
-    against = f"; the original is at {original:.4g}" if original is not None else ""
+    against = f"; the original is at {number(original)}" if original is not None else ""
     if small is good:
-        return f"{small.recipe} {small.label} beats every other run in both: {small.size_mb:.0f} MB at {small.value:.4g} {unit}{against}."
+        return f"{small.recipe} {small.label} beats every other run in both: {small.size_mb:.0f} MB at {number(small.value)} {unit}{against}."
     return (
-        f"{len(best)} of {len(points)} runs are on the frontier: from {small.recipe} {small.label} ({small.size_mb:.0f} MB, {small.value:.4g}) "
-        f"to {good.recipe} {good.label} ({good.size_mb:.0f} MB, {good.value:.4g} {unit}){against}."
+        f"{len(best)} of {len(points)} runs are on the frontier: from {small.recipe} {small.label} ({small.size_mb:.0f} MB, {number(small.value)}) "
+        f"to {good.recipe} {good.label} ({good.size_mb:.0f} MB, {number(good.value)} {unit}){against}."
     )
 
 
@@ -148,7 +148,7 @@ def _row(info: RunInfo) -> list[Any]:
     status = info.status if info.status != "running" else f"running, {info.progress.fraction:.0%}"
     model = info.request.short_model if info.request is not None else ""
     numbers = [metrics.get(key) for key in ("perplexity", "kl", "bits_per_weight", "model_size_mb")]
-    shown = [f"{value:.4g}" if isinstance(value, int | float) else "" for value in numbers]
+    shown = [number(value) if isinstance(value, int | float) else "" for value in numbers]
     seconds = metrics.get("seconds", info.progress.seconds)
     return [info.title, status, model, *shown, duration(seconds) if seconds is not None else "", _when(info)]
 

@@ -4,7 +4,7 @@ from html import escape
 
 from salq.core.errors import SalqError
 from salq.runs.store import RunInfo, RunStore
-from salq.ui.html import duration
+from salq.ui.html import duration, number
 
 
 def chip(store: RunStore, *run_ids: str) -> str:
@@ -31,7 +31,7 @@ def _words(info: RunInfo) -> str:
     if info.status == "queued":
         return f"{info.title}: waiting for {info.position or 0} other run(s)"
     if info.status == "done" and (value := info.metrics.get("perplexity")) is not None:
-        return f"{info.title}: done, perplexity {value:.4g}"
+        return f"{info.title}: done, perplexity {number(value)}"
     return f"{info.title}: {info.status}"
 
 
