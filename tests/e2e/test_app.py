@@ -62,7 +62,7 @@ def served(home: Path, **environment: str) -> Iterator[tuple[str, subprocess.Pop
         assert "Traceback" not in log.read_text(), log.read_text()
     finally:
         os.killpg(process.pid, signal.SIGINT)
-        process.wait(timeout=30)
+        process.wait(timeout=120)
 
 
 @pytest.fixture(scope="module")
