@@ -140,7 +140,7 @@ def _build_form(ctx: UiContext) -> _FormParts:
 def _render_fields(overrides: gr.State, fields_of: gr.State) -> None:
     """A control for every field of the chosen recipe; all their values travel with every change, so none is lost."""
 
-    @gr.render(inputs=[fields_of], triggers=[fields_of.change], show_progress="hidden")
+    @gr.render(inputs=[fields_of], triggers=[fields_of.change], show_progress="hidden", concurrency_limit=1)
     def draw(chosen: dict[str, Any]) -> None:
         if not chosen:
             return
