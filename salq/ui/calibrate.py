@@ -46,7 +46,6 @@ COMMAND_INFO = "The same run from a terminal."
 LATEST = "latest"
 BLOCK_INFO = "Whose loss curves are drawn."
 EMPTY = "No calibration is running. Choose a recipe and press Start; it goes on if you close this page, and is found again when you come back."
-KEPT = "Kept results of this repository for this model at these bits"
 ADVANCED = "Every setting of the recipe. Changed ones appear in the command line; bits, group size and symmetric are in the sidebar."
 
 Updates = list[Any]
@@ -298,8 +297,8 @@ def _about_html(recipe: str) -> str:
 
 
 def _idle_html(model: str, bits: int) -> str:
-    kept = kept_facts(model, bits)
-    return reading(EMPTY) + (note(KEPT) + facts(kept) if kept else "")
+    kept, source = kept_facts(model, bits)
+    return reading(EMPTY) + facts(kept) + note(source)
 
 
 def _nothing(model: str, bits: int) -> Updates:

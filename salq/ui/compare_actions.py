@@ -159,7 +159,7 @@ def kept_chat(model: str) -> KeptChat | None:
             prompt=printable(str(found["prompt"])),
             titles=tuple(str(side["title"]) for side in sides),
             answers=tuple(printable(str(side["text"])) for side in sides),
-            facts=tuple(f"{side['tokens_per_second']:.1f} tokens/s, {side['memory_gb']:.2f} GB" for side in sides),
+            facts=tuple(_kept_words(side) for side in sides),  # its speed would say how busy the machine that made it was
             command=str(found.get("command", "")),
         )
     except (OSError, ValueError, KeyError, TypeError, SalqError):
@@ -196,6 +196,11 @@ class Stops:
             event = self._events.get(session)
         if event is not None:
             event.set()
+
+
+def _kept_words(side: dict[str, Any]) -> str:
+    reference = "" if side.get("reference") in {None, "", "full precision"} else f"a {side['reference']}, "
+    return f"{reference}{side['memory_gb']:.2f} GB of memory"
 
 
 def _pair(turn: Turn, side: int) -> list[tuple[str, str]]:

@@ -223,13 +223,19 @@ NUMBERS = (
 )  # fmt: skip
 
 
-def kept_facts(model: str, bits: int) -> Facts:
-    """Calibrations of this model that the repository keeps, at these bits: shown before anybody has started one."""
+def kept_facts(model: str, bits: int) -> tuple[Facts, str]:
+    """Calibrations of this model that the repository keeps, at these bits, and what they were measured on: shown before anybody starts one."""
     try:
         kept = [one for one in kept_runs(model) if one.metrics.get("bits") == bits and one.metrics.get("perplexity") is not None]
     except SalqError:
-        return []
-    return [(one.title, f"perplexity {_number(one.metrics['perplexity'])}", f"took {duration(one.metrics.get('seconds'))}") for one in kept]
+        return [], ""
+    facts = [(one.title, f"perplexity {_number(one.metrics['perplexity'])}", f"took {duration(one.metrics.get('seconds'))}") for one in kept]
+    first = kept[0].metrics if kept else {}
+    note = (
+        f"Kept results of this repository at these bits, on {first.get('text')}: {first.get('windows')} windows of {first.get('window')} tokens; "
+        f"the original has perplexity {_number(first.get('perplexity_original'))} ({first.get('reference')})."
+    )
+    return facts, note if kept else ""
 
 
 def _mean(values: Any) -> float | None:
