@@ -12,6 +12,7 @@ from salq.core.device import DeviceChoice, available_memory_gb, choose_device
 from salq.core.errors import ResourceError, ShapeError
 from salq.models.catalogue import CATALOGUE, parameters_of
 from salq.models.llama import read_config
+from salq.models.shapes import linear_shapes
 from salq.models.source import resolve
 from salq.quant.size import SizeReport, size_report
 from salq.quant.spec import check_group_size
@@ -73,23 +74,6 @@ def config_of(model: str) -> dict[str, Any]:
     """The model's config values: the catalogue's own, else from its folder, which may first have to be fetched."""
     entry = CATALOGUE.get(model)
     return dict(entry.config) if entry is not None else read_config(resolve(model)).to_dict()
-
-
-def linear_shapes(config: Mapping[str, Any], n_blocks: int) -> dict[str, tuple[int, int]]:
-    """{'block.module_name': (out, in)} of the matrices of the first `n_blocks` blocks."""
-    width, mlp, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
-    head_dim = config.get("head_dim") or width // heads
-    queries, keys = heads * head_dim, (config.get("num_key_value_heads") or heads) * head_dim
-    block = {
-        "self_attn.q_proj": (queries, width),
-        "self_attn.k_proj": (keys, width),
-        "self_attn.v_proj": (keys, width),
-        "self_attn.o_proj": (width, queries),
-        "mlp.gate_proj": (mlp, width),
-        "mlp.up_proj": (mlp, width),
-        "mlp.down_proj": (width, mlp),
-    }
-    return {f"{index}.{name}": shape for index in range(n_blocks) for name, shape in block.items()}
 
 
 def check_shapes(request: CalibrateRequest, shapes: Shapes) -> None:

@@ -61,10 +61,10 @@ def read_link(query: Mapping[str, str], store: RunStore, *, default_model: str, 
     if bits is not None and bits not in map(str, BITS):
         wrong.append("bits")
         bits = None
-    run = query.get("run") or None
+    run, kind = query.get("run") or None, ""
     if run is not None:
         try:
-            store.folder(run)
+            kind = store.get(run).kind
         except SalqError:
             wrong.append("run")
             run = None
@@ -74,8 +74,8 @@ def read_link(query: Mapping[str, str], store: RunStore, *, default_model: str, 
         if selection is None:
             wrong.append("block or matrix")
     tab = query.get("tab")
-    if tab is None and selection is not None:
-        tab = "explore"
+    if tab is None and (selection is not None or run is not None):
+        tab = "calibrate" if run is not None and selection is None and kind == "calibrate" else "explore"
     if tab is not None and tab not in TABS:
         wrong.append("tab")
         tab = None

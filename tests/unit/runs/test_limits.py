@@ -7,9 +7,10 @@ import pytest
 
 from salq.core.errors import ConfigError, ModelError, ResourceError, SalqError, ShapeError, TextError
 from salq.models.catalogue import CATALOGUE
+from salq.models.shapes import linear_shapes
 from salq.quant.spec import QuantSpec
 from salq.runs.limits import LOCAL, PUBLIC, Limits, check
-from salq.runs.plan import check_room, config_of, linear_shapes, plan
+from salq.runs.plan import check_room, config_of, plan
 from salq.runs.requests import CalibrateRequest, ExploreRequest, parse
 from tests.unit.runs.conftest import MakeRequest
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from salq import recipes
 from salq.models.catalogue import DEFAULT_MODEL
-from salq.runs.requests import ExploreRequest
+from salq.runs.requests import CalibrateRequest, ExploreRequest
 from salq.runs.store import RunStore
 from salq.ui.links import Link, read_link
 
@@ -34,6 +35,11 @@ def test_an_empty_link_changes_nothing(store: RunStore) -> None:
 def test_a_selection_opens_explore(store: RunStore) -> None:
     assert read(store, block="3").tab == "explore"
     assert read(store, block="3").selection == {"block": 3, "matrix": "mlp.down_proj"}
+
+
+def test_a_run_opens_the_tab_that_shows_it(store: RunStore) -> None:
+    assert read(store, run=store.create(ExploreRequest(model=DEFAULT_MODEL))).tab == "explore"
+    assert read(store, run=store.create(CalibrateRequest(model=DEFAULT_MODEL, recipe=recipes.get("rtn")))).tab == "calibrate"
 
 
 @pytest.mark.parametrize(
