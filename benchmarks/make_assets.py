@@ -31,7 +31,7 @@ from salq.runs.store import RunInfo, RunStore  # noqa: E402
 TEXT = "bundled"
 CALIBRATIONS = (
     *(("rtn", bits, group) for group in (64, 32) for bits in (8, 4, 3, 2)),
-    *((name, bits, 64) for bits in (3,) for name in ("apiq", "sapr")),
+    *((name, bits, 64) for bits in (3, 2) for name in ("apiq", "sapr")),
 )
 """(recipe, bits, group size) of the trade-off chart, most telling first."""
 SPECS = tuple(QuantSpec(bits=bits, group_size=group) for bits in (2, 3, 4, 8) for group in (32, 64))

@@ -52,14 +52,24 @@ class _Request(BaseModel):
         return self.model_dump(mode="json", by_alias=True)
 
     def key(self) -> str:
-        """Hash of everything that decides the result: two requests with the same key ask for the same thing under any title."""
-        content = {name: value for name, value in self.to_json().items() if name != "title"}
+        """Hash of everything that decides the result: two requests with the same key ask for the same thing under any title.
+
+        What is absent (None) does not count, so a feature that is added later and left out does not orphan finished runs.
+        """
+        content = _without_none({name: value for name, value in self.to_json().items() if name != "title"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
     def short_model(self) -> str:
         """The model's name for people: the last part of a hub id or folder."""
         return self.model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1] or self.model
+
+
+def _without_none(value: Any) -> Any:
+    """`value` with every None dropped from its objects, at any depth."""
+    if isinstance(value, dict):
+        return {key: _without_none(part) for key, part in value.items() if part is not None}
+    return [_without_none(part) for part in value] if isinstance(value, list) else value
 
 
 class CalibrateRequest(_Request):

@@ -58,7 +58,8 @@ def entries() -> list[tuple[int, str, str]]:
         if inside:
             names.append((f"salq/{room}", 1))
             names += [(path.as_posix(), 2) for path in inside if path.name != "__init__.py" or len(path.parts) > 3]
-    return [(depth, name, description(name)) for name, depth in names if (ROOT / name).exists()]
+    tracked = {folder.as_posix() for path in files for folder in (path, *path.parents)}  # an empty folder is not in a clone
+    return [(depth, name, description(name)) for name, depth in names if name in tracked]
 
 
 def line(depth: int, name: str, said: str) -> str:
