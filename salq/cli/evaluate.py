@@ -68,7 +68,7 @@ def _of_run(args: argparse.Namespace, evaluation: Evaluation) -> tuple[str, dict
     from salq.models.llama import load_model
 
     model = load_model(request.model, device=args.device)
-    blocks = store.blocks(run_id)
+    blocks = store.result(run_id)
     values = _measured(model, {index: blocks.load(index) for index in blocks.indices()}, request.spec, request.recipe.rank, evaluation)
     return f"{request.shown_title}   (run {run_id})", {"run": run_id, **values}
 
