@@ -18,11 +18,11 @@ from salq.models.llama import Llama
 
 NGRAM = 4
 PROMPTS = (
-    "What is the capital of France, and what is it known for?", "Explain to a child why the sky is blue.", "Write three sentences about a lighthouse.",
+    "What is the capital of France, and what is it known for?", "Explain to a child why the sky is blue.", "Write of a lighthouse.",
     "How do bees make honey?", "Give me a simple recipe for pancakes.", "What should I pack for a week in the mountains?",
     "Why do we have leap years?", "Tell me a short story about a fox and a river.", "What does a compiler do?", "How can I learn to play the guitar?",
     "Describe the life of a star.", "What is the difference between weather and climate?", "Write a polite letter to ask for a day off.",
-    "Why is sleep important?", "How does a bicycle stay upright?", "Name some uses of a paper clip.", "What happened on the first flight to the Moon?",
+    "Why is sleep important?", "How does a bicycle stay upright?", "Name some uses of a paper clip.", "What happened on the first trip to the Moon?",
     "How do I keep a houseplant alive?", "Explain supply and demand with an example.", "What makes a good friend?",
 )  # fmt: skip
 """Everyday questions in the order in which they are asked; none is in the bundled texts."""

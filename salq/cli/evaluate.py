@@ -145,9 +145,10 @@ def _generation_facts(values: dict[str, Any]) -> str:
     if not found:
         return ""
     quantized, own = found["quantized"], found["original"]
+    ratio = f"{number(found['nll_ratio'])} x its own answers' {number(own['nll'])}"
     return facts([
         ("answers", f"{quantized['prompts']} greedy answers, {quantized['tokens']} tokens; the original's: {own['tokens']} tokens"),
-        ("likelihood", f"{number(quantized['nll'])} nats/token under the original (its own answers {number(own['nll'])}): {number(found['nll_ratio'])} x"),
+        ("likelihood", f"{number(quantized['nll'])} nats/token under the original, {ratio}"),
         ("repetition", f"{percent(quantized['repeated'])} of 4-grams repeat (the original's {percent(own['repeated'])})"),
     ])  # fmt: skip
 
