@@ -88,7 +88,7 @@ def distill(
             group["lr"] = group["base_lr"] * rate(step, config.steps)
         hidden = student.model.model(input_ids=tokens[rows].to(student.device), use_cache=False).last_hidden_state
         loss = head_kl(hidden, teacher.hidden(rows), cast(Tensor, model.model.lm_head.weight))
-        value = float(loss)
+        value = float(loss.detach())
         if not math.isfinite(value):
             raise Diverged(max(blocks), PHASE, step + 1, last_finite)
         last_finite = value

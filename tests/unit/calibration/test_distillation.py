@@ -62,7 +62,7 @@ def test_the_loss_and_its_gradient_are_those_of_plain_autograd() -> None:
     want.backward()
     got = head_kl(student, teacher, head)
     (3 * got).backward()
-    assert float(got) == pytest.approx(float(want), rel=1e-4)
+    assert got.item() == pytest.approx(want.item(), rel=1e-4)
     assert_close("gradient", student.grad / 3, plain.grad, rtol=1e-3, atol=1e-7)
 
 
