@@ -11,6 +11,7 @@ from salq.core import settings
 from salq.core.errors import ConfigError, SalqError
 from salq.core.files import atomic_path, write_json
 from salq.runs.experiment import EXPERIMENTS, Experiment, Side, get, keep_side, load_side, sides
+from salq.runs.log import finite
 from salq.runs.store import RunStore
 
 
@@ -101,7 +102,7 @@ def _report(args: argparse.Namespace, experiment: Experiment, folder: Path, kept
         f"{len(kept)} of {of} sides are finished. Differences are paired over windows, averaged over seeds, 10,000 resamples."
     )
     text = markdown(experiment, table, conditions)
-    write_json(folder.with_suffix(".json"), {"experiment": experiment.name, "conditions": conditions, "rows": table})
+    write_json(folder.with_suffix(".json"), finite({"experiment": experiment.name, "conditions": conditions, "rows": table}))
     with atomic_path(folder.with_suffix(".md")) as temporary:
         temporary.write_text(text, encoding="utf-8")
     if args.json:

@@ -11,6 +11,7 @@ from typing import Any
 
 from salq.core.errors import StoreError, UnknownNameError
 from salq.core.files import read_json, write_json
+from salq.runs.log import finite
 from salq.runs.requests import CalibrateRequest
 from salq.runs.store import RunStore
 
@@ -133,7 +134,7 @@ def keep_side(folder: Path, side: Side, store: RunStore, run_id: str) -> dict[st
         "inputs": _inputs(store.folder(run_id)), **{name: metrics.get(name) for name in KEPT},
         "output_errors": [progress.output_errors[block] for block in sorted(progress.output_errors)], "per_window": metrics["per_window"],
     }  # fmt: skip
-    write_json(folder / side.file, kept)
+    write_json(folder / side.file, finite(kept))
     return kept
 
 

@@ -48,7 +48,7 @@ def markdown(experiment: Experiment, table: Sequence[Mapping[str, Any]], conditi
         if "degradation_removed" in row:
             low, high = row["interval"]
             removed = f"{row['degradation_removed']:.1%} [{low:.1%}, {high:.1%}]"
-            blocks = f"{row['blocks_better']} of {row['blocks']}"
+            blocks = f"{row['blocks_better']} of {row['blocks']}" if "blocks" in row else "-"
         seeds = " ".join(f"{value:+.4f}" for value in row.get("nll_by_seed", [])) or "-"
         lines.append(
             f"| {row['recipe']} | {row['bits']} | {row['bits_per_weight']:.2f} | {row['size_mb']:.1f} | {row['perplexity']:.4g} | {row['kl']:.4g} "
@@ -74,15 +74,23 @@ def _against(base: Sequence[Kept], here: Sequence[Kept]) -> dict[str, Any]:
     a, b = {name: _mean(base, name) for name in MEASURED}, {name: _mean(here, name) for name in MEASURED}
     tokens, original = _mean(base, "tokens"), _mean(base, "nll_original")
     removed = degradation_removed(original, a["nll"], b["nll"])
-    errors_a, errors_b = (np.asarray([side["output_errors"] for side in sides], dtype=np.float64).mean(axis=0) for sides in (base, here))
     by_seed = [float((_sums(y)["nll"].sum() - _sums(x)["nll"].sum()) / tokens.sum()) for x, y in zip(base, here, strict=True)]
     differences: dict[str, Interval] = {name: mean_difference(a[name], b[name], tokens) for name in MEASURED}
     return {
         "degradation_removed": removed.value, "interval": [removed.low, removed.high],
         "nll_difference": differences["nll"].to_json(), "kl_difference": differences["kl"].to_json(),
         "top1_difference": differences["agrees"].to_json(), "nll_by_seed": by_seed,
-        "blocks_better": int((errors_b < errors_a).sum()), "blocks": len(errors_a), "output_error_difference": float((errors_b - errors_a).mean()),
+        **_blocks(base, here),
     }  # fmt: skip
+
+
+def _blocks(base: Sequence[Kept], here: Sequence[Kept]) -> dict[str, Any]:
+    """In how many blocks the relative output error on the calibration text is lower; nothing for recipes that see no text."""
+    if any(None in side["output_errors"] for side in (*base, *here)):
+        return {}
+    errors_a, errors_b = (np.asarray([side["output_errors"] for side in sides], dtype=np.float64).mean(axis=0) for sides in (base, here))
+    difference = errors_b - errors_a
+    return {"blocks_better": int((difference < 0).sum()), "blocks": len(difference), "output_error_difference": float(difference.mean())}
 
 
 MEASURED = ("nll", "kl", "agrees")

@@ -40,8 +40,8 @@ Status = Literal["created", "queued", "running", "done", "failed", "cancelled", 
 AnyRequest = CalibrateRequest | ExploreRequest
 ACTIVE: tuple[Status, ...] = ("queued", "running")
 _ID = re.compile(r"^[0-9]{8}-[0-9]{6}-[0-9a-f]{4}$")
-_EVENTS, _REQUEST, _METRICS, DISTILLED = "distilled"
-_CANCEL = "events.jsonl", "request.json", "metrics.json", "cancel"
+_EVENTS, _REQUEST, _METRICS, _CANCEL = "events.jsonl", "request.json", "metrics.json", "cancel"
+DISTILLED = "distilled"
 
 
 @dataclass(frozen=True)
