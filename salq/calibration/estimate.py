@@ -43,11 +43,12 @@ class Estimate:
     memory_gb: float
     disk_gb: float
     basis: str
+    distillation_seconds: float = 0.0
 
     @property
     def total_seconds(self) -> float:
         """Everything from start to the final numbers."""
-        return self.seconds + self.saliency_seconds + self.evaluation_seconds
+        return self.seconds + self.distillation_seconds + self.saliency_seconds + self.evaluation_seconds
 
 
 def estimate(
@@ -65,6 +66,7 @@ def estimate(
     if recipe.needs_saliency and recipe.saliency is not None:
         tokens = recipe.saliency.n_samples * recipe.saliency.seq_len
         saliency = OVERHEAD * tokens * (FORWARD + BACKWARD) * (weights * config.num_hidden_layers + head) / flops
+    distillation = _distillation_seconds(recipe, weights * blocks, head, weights * (config.num_hidden_layers - blocks), flops, bytes_per_second)
     evaluation = OVERHEAD * 2 * evaluation_tokens * FORWARD * (weights * config.num_hidden_layers + head) / flops
     return Estimate(
         seconds=seconds,
@@ -72,6 +74,7 @@ def estimate(
         evaluation_seconds=evaluation,
         memory_gb=_memory_gb(config, recipe, weights, model_weights, blocks),
         disk_gb=(blocks * weights * 1.2 + (4 * weights * config.num_hidden_layers if recipe.needs_saliency else 0)) / GB,
+        distillation_seconds=distillation,
         basis=f"{flops / 1e9:.0f} GFLOP/s float32 matmul measured here; {blocks} blocks of {weights / 1e6:.1f} M weights",
     )
 
@@ -123,6 +126,17 @@ def _block_seconds(recipe: Recipe, weights: int, flops: float, bytes_per_second:
     return OVERHEAD * compute / flops + memory + quantize
 
 
+def _distillation_seconds(recipe: Recipe, learned: int, head: int, rest: int, flops: float, bytes_per_second: float) -> float:
+    """Teacher once per sample, student forward and backward per step, and the head three times: both logits and the gradient through it."""
+    config = recipe.distillation
+    if config is None:
+        return 0.0
+    tokens = config.steps * config.batch_size * config.seq_len
+    taught = min(tokens, config.n_samples * config.seq_len)
+    compute = taught * FORWARD * (learned + rest) + tokens * ((FORWARD + BACKWARD) * learned + 2 * FORWARD * rest + 3 * FORWARD * head)
+    return OVERHEAD * compute / flops + config.steps * WEIGHT_PASSES * 4 * learned / bytes_per_second
+
+
 def _memory_gb(config: Config, recipe: Recipe, weights: int, model_weights: int, blocks: int) -> float:
     """The model in float32, one block with its gradients and temporaries, four activation streams, the quantized blocks for evaluation."""
     streams = batch = 0.0
@@ -131,6 +145,13 @@ def _memory_gb(config: Config, recipe: Recipe, weights: int, model_weights: int,
         batch_tokens = recipe.data.seq_len * max((stage.batch_size for stage in recipe.active_stages), default=1)
         batch = 4 * batch_tokens * (12 * config.hidden_size + 8 * config.intermediate_size)
     calibration = 4 * model_weights + 6 * 4 * weights + streams + batch
+    distillation = 0.0
+    if recipe.distillation is not None:
+        copies = 12 if recipe.distillation.lr_weight > 0 else 8  # levels and weights of a step; trained weights: also gradient and moments
+        tokens = recipe.distillation.batch_size * recipe.distillation.seq_len
+        kept = 4 * recipe.distillation.n_samples * recipe.distillation.seq_len * config.hidden_size
+        activations = 4 * tokens * blocks * (12 * config.hidden_size + 8 * config.intermediate_size)
+        distillation = 4 * model_weights + copies * 2 * blocks * weights + kept + activations
     evaluation = 4 * model_weights + 1.2 * blocks * weights + 5 * 4 * 512 * config.vocab_size
     saliency = 2 * 4 * model_weights if recipe.needs_saliency else 0
-    return (max(calibration, evaluation, saliency) + 0.5 * GB) / GB
+    return (max(calibration, distillation, evaluation, saliency) + 0.5 * GB) / GB

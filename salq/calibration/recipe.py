@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from salq.calibration.distillation import Distillation
 from salq.calibration.objectives import OutputMSE
 from salq.calibration.regularizers import WeightPreservation
 from salq.quant.adapter import LoRA
@@ -70,6 +71,7 @@ class Recipe(BaseModel):
     stages: tuple[Fit, ...] = ()
     data: CalibrationData | None = None
     saliency: SaliencyData | None = None
+    distillation: Distillation | None = None
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Recipe":
@@ -103,5 +105,10 @@ class Recipe(BaseModel):
 
     @property
     def needs_data(self) -> bool:
-        """Whether calibration text is read at all."""
+        """Whether the stages of the blocks learn from text."""
         return bool(self.active_stages)
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether a run of this recipe has a calibration text: for its stages, or for its end-to-end pass."""
+        return self.data is not None or self.distillation is not None

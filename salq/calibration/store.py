@@ -7,6 +7,7 @@ from typing import Protocol
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from salq.core.errors import StoreError
 from salq.core.files import atomic_path
@@ -98,3 +99,24 @@ class DirectoryBlocks:
         except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
             fix = f"delete {path.name} in its blocks folder and resume"
             raise StoreError(f"Finished block {index} of this run cannot be read ({error}); {fix}.") from error
+
+
+class FileCheckpoint:
+    """The state of an interrupted end-to-end pass in one safetensors file, written atomically; see `distillation.Checkpoints`."""
+
+    def __init__(self, path: Path) -> None:
+        """`path` need not exist."""
+        self.path = path
+
+    def save(self, step: int, tensors: Mapping[str, Tensor]) -> None:
+        """Keep the state after `step` steps, in place of the last one. Raises ResourceError when the disk refuses."""
+        with atomic_path(self.path) as temporary:
+            save_file(dict(tensors), temporary, metadata={"step": str(step)})
+
+    def load(self) -> tuple[int, dict[str, Tensor]] | None:
+        """The state that was kept; None when there is none or it cannot be read: the pass then begins anew, with the same result."""
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                return int(file.metadata()["step"]), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError):
+            return None

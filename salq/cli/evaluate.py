@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from salq.cli import options
 from salq.cli.display import Display
 from salq.cli.follow import open_store
-from salq.cli.report import emit, result_facts, say, with_stable_keys
+from salq.cli.report import emit, facts, note, number, percent, result_facts, say, with_stable_keys
 from salq.core.errors import ConfigError
 from salq.runs.limits import Limits
 from salq.runs.requests import CalibrateRequest, Evaluation
@@ -29,6 +29,13 @@ def add(commands: options.Commands) -> None:
     parser.add_argument("--recipe", choices=["rtn"], help="evaluate the model rounded to nearest (other recipes: calibrate, then --run)")
     options.add_grid(parser)
     options.add_evaluation(parser, text="--text")
+    parser.add_argument(
+        "--generations",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also let the model answer N prompts, and judge the answers by the original (at most 20)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         say(title)
         say(result_facts(values))
+        if extra := _generation_facts(values):
+            say(extra)
     return 0
 
 
@@ -68,8 +77,10 @@ def _of_run(args: argparse.Namespace, evaluation: Evaluation) -> tuple[str, dict
     from salq.models.llama import load_model
 
     model = load_model(request.model, device=args.device)
-    blocks = store.blocks(run_id)
-    values = _measured(model, {index: blocks.load(index) for index in blocks.indices()}, request.spec, request.recipe.rank, evaluation)
+    blocks = store.result(run_id)
+    frozen = {index: blocks.load(index) for index in blocks.indices()}
+    values = _measured(model, frozen, request.spec, request.recipe.rank, evaluation)
+    values |= _generations(model, frozen, args.generations)
     return f"{request.shown_title}   (run {run_id})", {"run": run_id, **values}
 
 
@@ -82,8 +93,10 @@ def _of_model(args: argparse.Namespace, evaluation: Evaluation) -> tuple[str, di
     model = load_model(options.placed_model(args.model), device=args.device)
     name = args.model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     if args.recipe is None:
-        return f"{name}, {model.reference_label}", _measured(model, {}, None, 0, evaluation)
-    return f"rtn {spec.tag} {name}", {"recipe": "rtn", "tag": spec.tag, **_measured(model, rtn_blocks(model, spec), spec, 0, evaluation)}
+        return f"{name}, {model.reference_label}", _measured(model, {}, None, 0, evaluation) | _generations(model, {}, args.generations)
+    frozen = rtn_blocks(model, spec)
+    values = _measured(model, frozen, spec, 0, evaluation) | _generations(model, frozen, args.generations)
+    return f"rtn {spec.tag} {name}", {"recipe": "rtn", "tag": spec.tag, **values}
 
 
 def _measured(model: "Llama", frozen: "dict[int, Block]", spec: "QuantSpec | None", rank: int, evaluation: Evaluation) -> dict[str, Any]:
@@ -108,6 +121,36 @@ def _measured(model: "Llama", frozen: "dict[int, Block]", spec: "QuantSpec | Non
         size = dataclasses.asdict(size_report(spec, shapes, model.parameters, rank))
     about = {"reference": model.reference_label, "reference_note": model.source.note, "device": str(model.device)}
     return {**scores.metrics(), **size, "seconds": time.monotonic() - started, "peak_memory_gb": peak.gb(), **about}
+
+
+def _generations(model: "Llama", frozen: "dict[int, Block]", count: int) -> dict[str, Any]:
+    """Answers of the quantized model and of the original to the same prompts, both judged by the original."""
+    if count == 0:
+        return {}
+    from salq.chat.judge import Judged, judge
+    from salq.kernels.assemble import quantized_copy
+
+    def verdict(answering: "Llama", who: str) -> "Judged":
+        for judged in judge(model, answering, n_prompts=count):
+            note(f"{who}: {judged.prompts} of {count} answers")
+        return judged
+
+    own = verdict(model, "original")
+    quantized = verdict(quantized_copy(model, frozen), "quantized") if frozen else own
+    return {"generations": {"quantized": quantized.to_json(), "original": own.to_json(), "nll_ratio": quantized.nll / own.nll if own.nll else None}}
+
+
+def _generation_facts(values: dict[str, Any]) -> str:
+    found = values.get("generations")
+    if not found:
+        return ""
+    quantized, own = found["quantized"], found["original"]
+    ratio = f"{number(found['nll_ratio'])} x its own answers' {number(own['nll'])}"
+    return facts([
+        ("answers", f"{quantized['prompts']} greedy answers, {quantized['tokens']} tokens; the original's: {own['tokens']} tokens"),
+        ("likelihood", f"{number(quantized['nll'])} nats/token under the original, {ratio}"),
+        ("repetition", f"{percent(quantized['repeated'])} of 4-grams repeat (the original's {percent(own['repeated'])})"),
+    ])  # fmt: skip
 
 
 def _original_size(model: "Llama") -> dict[str, float]:

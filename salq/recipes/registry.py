@@ -5,11 +5,11 @@ from typing import Any
 
 from salq.calibration.recipe import Recipe
 from salq.core.errors import UnknownNameError
-from salq.recipes import apiq, rtn, sapr
+from salq.recipes import apiq, rtn, salq, salq_full, sapr
 from salq.recipes.method import PRESETS, Method
 from salq.recipes.overrides import apply
 
-METHODS: dict[str, Method] = {method.published.name: method for method in (rtn.METHOD, apiq.METHOD, sapr.METHOD)}
+METHODS: dict[str, Method] = {method.published.name: method for method in (rtn.METHOD, apiq.METHOD, sapr.METHOD, salq.METHOD, salq_full.METHOD)}
 
 
 def names() -> list[str]:

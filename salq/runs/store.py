@@ -5,6 +5,7 @@ runs/<id>/request.json      what was asked for; immutable
           inputs.json       hashes of the model and the texts: a resumed run goes on with the same ones
           events.jsonl      append-only (`log`)
           blocks/           finished blocks: the resume point
+          distilled/        all blocks after the end-to-end pass, when the recipe has one; there once it is complete
           metrics.json      results
           worker.log        what the worker process printed
           alive.lock        held while a process works on the run (`alive`); holder.json says which
@@ -40,6 +41,7 @@ AnyRequest = CalibrateRequest | ExploreRequest
 ACTIVE: tuple[Status, ...] = ("queued", "running")
 _ID = re.compile(r"^[0-9]{8}-[0-9]{6}-[0-9a-f]{4}$")
 _EVENTS, _REQUEST, _METRICS, _CANCEL = "events.jsonl", "request.json", "metrics.json", "cancel"
+DISTILLED = "distilled"
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,17 @@ class RunStore:
         from salq.calibration.store import DirectoryBlocks  # torch comes with it
 
         return DirectoryBlocks(self.folder(run_id) / "blocks")
+
+    def result_folder(self, run_id: str) -> Path:
+        """Where the blocks lie that the run is about: those of the end-to-end pass once it is over, else the finished blocks."""
+        distilled = self.folder(run_id) / DISTILLED
+        return distilled if distilled.is_dir() else self.folder(run_id) / "blocks"
+
+    def result(self, run_id: str) -> "DirectoryBlocks":
+        """The blocks in `result_folder`."""
+        from salq.calibration.store import DirectoryBlocks  # torch comes with it
+
+        return DirectoryBlocks(self.result_folder(run_id))
 
     def finished_blocks(self, run_id: str) -> int:
         """Number of blocks on disk."""

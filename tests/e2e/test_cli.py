@@ -151,6 +151,32 @@ def test_sweep_skips_what_is_finished_and_survives_what_fails(salq: Salq, tiny_f
     assert [run["reused"] for run in json.loads(again.stdout.splitlines()[-1])["runs"]] == [True, False, True, False]
 
 
+def test_experiment(salq: Salq, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_folder: Path, text: str) -> None:
+    """Sides one by one, then the table; a finished side is found again by a home that never ran it."""
+    words = ["experiment", "sapr-vs-apiq", "--model", str(tiny_folder), "--bits", "2", "--group-size", "32", "--seeds", "1", "--device", "cpu"]
+    words += ["--text", text, "--eval-text", text, "--windows", "3", "--window", "48", "--out", str(tmp_path / "out")]
+    for side in ("rtn,2,0", "apiq,2,0", "sapr,2,0"):
+        found = report(salq(*words, "--only", side, "--json"))
+    rows = {row["recipe"]: row for row in found["rows"]}
+    assert set(rows) == {"rtn", "apiq", "sapr"}
+    low, high = rows["sapr"]["interval"]
+    assert low <= rows["sapr"]["degradation_removed"] <= high
+    assert rows["sapr"]["blocks"] == 2
+    assert rows["apiq"]["kl"] < rows["rtn"]["kl"]
+    assert rows["sapr"]["bits_per_weight"] == rows["apiq"]["bits_per_weight"]
+    kept = (tmp_path / "out" / "sapr-vs-apiq" / "apiq-w2g32-seed0.json").read_text()
+    assert str(tmp_path) not in kept
+    assert str(tiny_folder.parent) not in kept
+    monkeypatch.setenv("SALQ_HOME", str(tmp_path / "elsewhere"))
+    again = main([*words, "--report"])
+    assert again == 0
+    assert "degradation removed" in (tmp_path / "out" / "sapr-vs-apiq.md").read_text()
+    assert main([*words, "--only", "apiq,2,0"]) == 0
+    assert RunStore(settings.runs_dir()).ids() == []
+    assert main([*words, "--only", "nobody,2,0"]) == 2
+    assert main(["experiment", "nothing"]) == 2
+
+
 def test_saliency_and_errors(salq: Salq, tiny_folder: Path, text: str) -> None:
     saliency = report(salq("saliency", "--model", str(tiny_folder), *FEW, "--text", text, "--json"))
     assert len(saliency["mean"]) == 2
@@ -182,7 +208,7 @@ def test_models_and_recipes(salq: Salq) -> None:
     models = report(salq("models", "--json"))
     assert models["default"] in [model["key"] for model in models["models"]]
     assert "smollm2-135m" in salq("models").stdout
-    assert [recipe["name"] for recipe in report(salq("recipes", "--json"))["recipes"]] == ["rtn", "apiq", "sapr"]
+    assert [recipe["name"] for recipe in report(salq("recipes", "--json"))["recipes"]] == ["rtn", "apiq", "sapr", "salq", "salq-full"]
     one = report(salq("recipes", "sapr", "--preset", "published", "--json"))
     assert one["recipe"]["data"] == {"n_samples": 128, "seq_len": 2048}
     assert any(field["path"].endswith("strength") for field in one["fields"])
