@@ -136,8 +136,8 @@ def _order(n_samples: int, config: Distillation, seed: int) -> list[Tensor]:
 
 
 def _learners(student: Llama, index: int, block: Block) -> dict[str, LearnableLinear]:
-    layer = student.model.model.layers[index]
-    return {name: cast(LearnableLinear, layer.get_submodule(name)) for name in block}
+    learned = student.blocks[index]
+    return {name: cast(LearnableLinear, learned.get_submodule(name)) for name in block}
 
 
 def _optimizer(student: Llama, config: Distillation) -> torch.optim.AdamW:
@@ -146,14 +146,15 @@ def _optimizer(student: Llama, config: Distillation) -> torch.optim.AdamW:
     for module in student.model.modules():
         if isinstance(module, LearnableLinear):
             for name, parameter in module.named_parameters(recurse=False):
-                chosen.setdefault(rates[name], []).append(parameter.requires_grad_(rates[name] > 0))
+                chosen.setdefault(rates[name], []).append(parameter)
+                parameter.requires_grad_(rates[name] > 0)
     groups = [{"params": parameters, "lr": lr, "base_lr": lr} for lr, parameters in chosen.items() if lr > 0]
     return torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=config.weight_decay)
 
 
 def _state(student: Llama, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
     """Every learned number with its two moments, by position: parameters are always built in the same order."""
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for number, parameter in enumerate(_parameters(optimizer)):
         moments = optimizer.state[parameter]
         tensors |= {f"{number}.value": parameter.detach(), f"{number}.exp_avg": moments["exp_avg"], f"{number}.exp_avg_sq": moments["exp_avg_sq"]}
