@@ -40,6 +40,13 @@ class Experiment:
 
 
 RAW_LOSS = {"stages.*.objective.normalize": "raw"}
+
+
+def _rates(label: str, recipe: str, **rates: float) -> Contender:
+    """A contender of a sweep over learning rates; `where__field` stands for the path `where.field`."""
+    return Contender(label, recipe, {path.replace("__", "."): rate for path, rate in rates.items()})
+
+
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment
     for experiment in (
@@ -52,6 +59,26 @@ EXPERIMENTS: dict[str, Experiment] = {
             "salq-vs-apiq",
             "What do our own recipes add to ApiQ at about the same cost?",
             (Contender("apiq", "apiq"), Contender("apiq-raw", "apiq", RAW_LOSS), Contender("salq", "salq"), Contender("salq-full", "salq-full")),
+        ),
+        Experiment(
+            "rates-of-blocks",
+            "Which learning rates suit the blocks of ApiQ's quick preset? Measured on held-out calibration text.",
+            tuple(
+                _rates(f"apiq-{factor:g}x", "apiq", lr_clipping=2e-2 * factor, stages__0__lr_adapter=2e-3 * factor) for factor in (1, 0.25, 0.5, 2, 4)
+            ),
+        ),
+        Experiment(
+            "rates-of-salq",
+            "Which learning rates suit the end-to-end pass with the weights frozen? Measured on held-out calibration text.",
+            tuple(
+                _rates(f"salq-{scale:g}-{adapter:g}", "salq", lr_scale=scale, distillation__lr_adapter=adapter)
+                for scale, adapter in ((2e-3, 2e-3), (1e-3, 1e-3), (4e-3, 4e-3), (1e-3, 4e-3), (4e-3, 1e-3))
+            ),
+        ),
+        Experiment(
+            "rates-of-salq-full",
+            "Which learning rate suits the weights in the end-to-end pass? Measured on held-out calibration text.",
+            tuple(_rates(f"salq-full-{rate:g}", "salq-full", lr_weight=rate) for rate in (2e-4, 5e-5, 1e-4, 4e-4, 8e-4)),
         ),
     )
 }
