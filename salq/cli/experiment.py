@@ -35,6 +35,7 @@ def add(commands: options.Commands) -> None:
     parser.add_argument(
         "--out", default=str(settings.ROOT / "benchmarks" / "results"), metavar="FOLDER", help="where results are kept and found again"
     )
+    parser.add_argument("--blocks", type=int, metavar="N", help="calibrate only the first N blocks: for sweeps over settings")
     parser.add_argument("--only", default="", metavar="RECIPE,BITS,SEED", help="run this side alone, such as sapr,2,0")
     parser.add_argument("--report", action="store_true", help="run nothing: the table of the sides that are there")
 
@@ -65,7 +66,7 @@ def _sides(args: argparse.Namespace, experiment: Experiment) -> list[Side]:
         raise ConfigError(f"--seeds is {args.seeds}; use 1 to 100.")
     from salq import recipes
 
-    args.blocks, args.seed = None, 0
+    args.seed = 0
     template = options.calibrate_request(args, recipes.get("rtn", preset=args.preset, group_size=args.group_size))
     wanted = sides(experiment, template, args.bits, args.seeds)
     if args.only and not any(_is_asked(args.only, side) for side in wanted):
