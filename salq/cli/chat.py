@@ -127,6 +127,8 @@ def _show(sides: tuple[Side, ...], note: str) -> None:
         print(f"\n--- {side.participant.title}{f' ({side.reference})' if side.reference else ''}")
         print(side.text or side.message)
         print(f"    {facts(side)}")
+        if side.execution:
+            print(f"    {side.execution}")
         for remark in side.notes:
             print(f"    {remark}")
     print()
