@@ -3,7 +3,8 @@
 import copy
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -11,11 +12,15 @@ from torch import Tensor, nn
 
 from salq.kernels.executors import AUTO, Built, Executors
 from salq.kernels.groups import GROUPS, GroupedLinear, LinearGroup
-from salq.models.llama import LINEARS, Llama
+from salq.models.llama import LINEARS, Llama, read_config, read_weight
+from salq.models.shapes import linear_shapes
+from salq.models.skeleton import linear_weights, load_skeleton
+from salq.models.source import ModelSource, resolve
 from salq.quant.frozen import FrozenLinear, rtn
 from salq.quant.spec import QuantSpec, check_group_size
 
-Biases = Mapping[str, Tensor | None]
+Source = Callable[[], Mapping[str, FrozenLinear]]
+"""Yields the matrices of one block when it is called."""
 
 
 def quantized_copy(model: Llama, frozen: Mapping[int, Mapping[str, FrozenLinear]], executor: str = "reference") -> Llama:
@@ -31,6 +36,23 @@ def quantized_copy(model: Llama, frozen: Mapping[int, Mapping[str, FrozenLinear]
 def quantize_in_place(model: Llama, frozen: Mapping[int, Mapping[str, FrozenLinear]], executor: str = AUTO) -> Llama:
     """Like `quantized_copy`, but the original weights are given up: for a process that runs the quantized model alone."""
     return _replace(model, frozen, executor)
+
+
+def load_quantized(name: str, blocks: Mapping[int, Source], device: str = "auto", executor: str = AUTO) -> Llama:
+    """The model `name` with `blocks` running from codes; weights that the codes replace are never read.
+
+    blocks: what yields the matrices of a block, by index. One block at a time is in memory as codes, so the peak stays near the result.
+    Raises what `load_model`, the sources and the executors raise.
+    """
+    return fill(load_skeleton(name, linear_weights(blocks), device), blocks, executor)
+
+
+def fill(model: Llama, blocks: Mapping[int, Source], executor: str = AUTO) -> Llama:
+    """Put executors in the place of the linears of `blocks`, which may have no memory yet."""
+    executors = Executors(executor)
+    for index, source in blocks.items():
+        install(model.blocks[index], {name: linear.to(model.device) for name, linear in source().items()}, executors, model.dtype)
+    return model
 
 
 def install(block: nn.Module, frozen: Mapping[str, FrozenLinear], executors: Executors, dtype: torch.dtype) -> None:
@@ -55,6 +77,17 @@ def execution(model: Llama) -> str:
     return "; ".join([first, *(f"{count} of {total} matrices: {reason}" for reason, count in others)])
 
 
+def rtn_sources(model: str, spec: QuantSpec, n_blocks: int) -> dict[int, Source]:
+    """What rounds each block of the model `model` to nearest, reading one block's weights at a time."""
+    source = resolve(model)
+    check_group_size(spec, linear_shapes(read_config(source).to_dict()))
+    return {index: partial(_rounded, source, index, spec) for index in range(n_blocks)}
+
+
+def _rounded(source: ModelSource, index: int, spec: QuantSpec) -> dict[str, FrozenLinear]:
+    return {name: rtn(read_weight(source, index, name), spec) for name in LINEARS}
+
+
 def rtn_blocks(model: Llama, spec: QuantSpec) -> dict[int, dict[str, FrozenLinear]]:
     """Every block rounded to nearest; a few seconds for the default model. Raises ShapeError when the group size does not fit."""
     weights = {
@@ -67,10 +100,7 @@ def rtn_blocks(model: Llama, spec: QuantSpec) -> dict[int, dict[str, FrozenLinea
 
 
 def _replace(model: Llama, frozen: Mapping[int, Mapping[str, FrozenLinear]], executor: str) -> Llama:
-    executors = Executors(executor)
-    for index, linears in frozen.items():
-        install(model.blocks[index], {name: linear.to(model.device) for name, linear in linears.items()}, executors, model.dtype)
-    return model
+    return fill(model, {index: partial(dict, linears) for index, linears in frozen.items()}, executor)
 
 
 def _place(block: nn.Module, names: Sequence[str], linears: Sequence[FrozenLinear], built: Sequence[Built]) -> None:

@@ -6,7 +6,7 @@ torch's scaled_dot_product_attention with grouped heads. On a GPU one step is a 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,7 @@ STATIC_ROPES = ("default", "linear", "llama3", "yarn")
 Linear = Callable[[Tensor], Tensor]
 
 
+@runtime_checkable
 class Decoder(Protocol):
     """Feeds tokens of one sequence to a model and yields the logits after them."""
 
@@ -133,6 +134,7 @@ class DecodeEngine:
         return self._graphs
 
 
+@runtime_checkable
 class Place(Protocol):
     """Where the tokens of a step stand: how they are rotated, stored and seen."""
 

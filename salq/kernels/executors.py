@@ -7,7 +7,7 @@ never refuses. Libraries behind an executor are imported when it is asked for, s
 import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from salq.quant.spec import QuantSpec
 AUTO = "auto"
 
 
+@runtime_checkable
 class Executor(Protocol):
     """One way to run quantized linears."""
 
