@@ -65,7 +65,7 @@ class DirectoryBlocks:
 
     def save(self, index: int, block: Mapping[str, FrozenLinear]) -> None:
         """Write the block. Raises ResourceError when the disk refuses."""
-        write_packed(self.path(index), block, self.origin)
+        write_packed(self.path(index), block.items(), self.origin)
 
     def open(self, index: int) -> PackedFile:
         """The block's file, to be read matrix by matrix. Raises FormatError."""

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
@@ -14,7 +15,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from salq.core.device import DeviceChoice, choose_device
 from salq.core.errors import ModelError
-from salq.models.folder import weight_files
+from salq.models.folder import check_config, read_folder_config, weight_files
 from salq.models.llama import LINEARS, Llama, read_config, read_tokenizer
 from salq.models.quiet import quiet
 from salq.models.source import ModelSource, resolve
@@ -32,7 +33,12 @@ def load_skeleton(name: str, without: Collection[str], device: str | DeviceChoic
     """
     choice = choose_device(device) if isinstance(device, str) else device
     source = resolve(name)
-    model = assemble(read_config(source), _stored(source, without), without, choice.device, choice.dtype)
+    model = assemble(read_config(source), stored_tensors(source, without), without, choice.device, choice.dtype)
+    return with_tokenizer(name, source, model)
+
+
+def with_tokenizer(name: str, source: ModelSource, model: LlamaForCausalLM) -> Llama:
+    """`model` with the tokenizer and the generation config that lie in the source's folder."""
     if (source.folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(source.folder, local_files_only=True)
     return Llama(name, source, model, read_tokenizer(source))
@@ -65,12 +71,22 @@ def assemble(
     return model.eval().requires_grad_(False)
 
 
-def _stored(source: ModelSource, without: Collection[str]) -> Iterator[tuple[str, Tensor]]:
+def stored_tensors(source: ModelSource, without: Collection[str]) -> Iterator[tuple[str, Tensor]]:
     """The wanted tensors of the folder, one by one."""
     for path in weight_files(source.folder):
         for name in _names(path):
             if name not in without:
                 yield name, _read(path, name)
+
+
+def packed_config(folder: Path) -> LlamaConfig:
+    """The config of a folder that salq exported: as the original's, without the note that its weights are codes. Raises ModelError."""
+    values = {name: value for name, value in read_folder_config(folder).items() if name != "quantization_config"}
+    check_config(values, str(folder))
+    try:
+        return LlamaConfig(**values)
+    except (ValueError, TypeError, StrictDataclassError) as error:
+        raise ModelError(f"{folder / 'config.json'} is not a usable LLaMA config ({error}).") from error
 
 
 def _names(path: Path) -> list[str]:

@@ -5,7 +5,7 @@ The manifest is one metadata key, `salq`: format, origin, and per matrix its gri
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,27 +59,26 @@ class Manifest(BaseModel):
     rest: dict[str, str] = Field(default_factory=dict, description="Hash (hex) of every tensor that is not of a quantized matrix, by name.")
 
 
-def write_packed(path: Path, linears: Mapping[str, FrozenLinear], origin: Origin | None = None, rest: Mapping[str, Tensor] | None = None) -> None:
-    """Write matrices (and other tensors, as they are) atomically. Equal content gives equal files. Raises ResourceError when the disk refuses."""
-    packed = {name: pack_matrix(frozen) for name, frozen in linears.items()}
-    others = {name: tensor.detach().cpu().contiguous() for name, tensor in (rest or {}).items()}
-    manifest = Manifest(
-        origin=origin or Origin(),
-        matrices={
-            name: Matrix(
-                spec=frozen.spec,
-                shape=(frozen.codes.shape[0], frozen.codes.shape[1]),
-                scaling=frozen.scaling,
-                sha256={part: sha256(tensor) for part, tensor in packed[name].items()},
-            )
-            for name, frozen in linears.items()
-        },
-        rest={name: sha256(tensor) for name, tensor in others.items()},
-    )
-    tensors = {f"{name}.{part}": tensor for name, parts in packed.items() for part, tensor in parts.items()}
+def write_packed(
+    path: Path, linears: Iterable[tuple[str, FrozenLinear]], origin: Origin | None = None, rest: Iterable[tuple[str, Tensor]] = ()
+) -> Manifest:
+    """Write named matrices (and other tensors, as they are) atomically. Equal content gives equal files. Raises ResourceError: disk."""
+    tensors: dict[str, Tensor] = {}
+    matrices: dict[str, Matrix] = {}
+    others: dict[str, str] = {}
+    for name, frozen in linears:
+        packed = pack_matrix(frozen)
+        hashes = {part: sha256(tensor) for part, tensor in packed.items()}
+        matrices[name] = Matrix(spec=frozen.spec, shape=(frozen.codes.shape[0], frozen.codes.shape[1]), scaling=frozen.scaling, sha256=hashes)
+        tensors |= {f"{name}.{part}": tensor for part, tensor in packed.items()}
+    for name, tensor in rest:
+        tensors[name] = tensor.detach().cpu().contiguous()
+        others[name] = sha256(tensors[name])
+    manifest = Manifest(origin=origin or Origin(), matrices=matrices, rest=others)
     with atomic_path(path) as temporary:
         # One metadata key only: safetensors writes several in random order.
-        save_file(tensors | others, temporary, metadata={KEY: manifest.model_dump_json()})
+        save_file(tensors, temporary, metadata={KEY: manifest.model_dump_json()})
+    return manifest
 
 
 class PackedFile:

@@ -37,7 +37,7 @@ def stored_bytes(path: Path) -> int:
 def test_the_file_is_as_large_as_announced_and_loses_nothing(bits: int, symmetric: bool, rank: int, tmp_path: Path) -> None:
     spec = QuantSpec(bits=bits, group_size=12, symmetric=symmetric)
     matrices = linears(spec, rank)
-    write_packed(tmp_path / "x.safetensors", matrices, Origin(model="m", recipe={"name": "rtn"}))
+    write_packed(tmp_path / "x.safetensors", matrices.items(), Origin(model="m", recipe={"name": "rtn"}))
     assert stored_bytes(tmp_path / "x.safetensors") == pytest.approx(size_report(spec, SHAPES, 10**7, rank).size_mb * 1e6, abs=1e-3)
     file = PackedFile(tmp_path / "x.safetensors")
     assert (file.manifest.format, file.manifest.origin.model) == (FORMAT, "m")
@@ -61,7 +61,7 @@ def test_announced_sizes_are_those_of_the_tensors(bits: int, symmetric: bool, sh
 
 def test_equal_content_gives_equal_files(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        write_packed(tmp_path / name, linears(QuantSpec(bits=3, group_size=12)))
+        write_packed(tmp_path / name, linears(QuantSpec(bits=3, group_size=12)).items())
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -103,7 +103,7 @@ def reshape(tensors: dict, manifest: dict) -> None:
 )
 def test_what_was_altered_is_refused_in_one_sentence(change, words: str, tmp_path: Path) -> None:
     path = tmp_path / "000.safetensors"
-    write_packed(path, linears(QuantSpec(bits=2, group_size=12)))
+    write_packed(path, linears(QuantSpec(bits=2, group_size=12)).items())
     rewritten(path, change)
     with pytest.raises(FormatError, match=words):
         PackedFile(path).matrices()
@@ -113,7 +113,7 @@ def test_what_was_altered_is_refused_in_one_sentence(change, words: str, tmp_pat
 
 def test_cut_files_and_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
-    write_packed(path, linears(QuantSpec(bits=2, group_size=12)))
+    write_packed(path, linears(QuantSpec(bits=2, group_size=12)).items())
     path.write_bytes(path.read_bytes()[:-10])
     for name in ("x.safetensors", "missing.safetensors"):
         with pytest.raises(FormatError, match=f"{name} is not a whole packed file"):
