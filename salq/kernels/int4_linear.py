@@ -1,7 +1,7 @@
 """A second CPU executor: torch's own 4-bit product, for machines without onnxruntime. Scales and activations are rounded to bfloat16.
 
-`torch.ops.aten._weight_int4pack_mm_for_cpu` multiplies by (code - 8) * scale + offset, so the offset is (8 - zero_point) * scale. Codes of 2 and
-3 bits run in 4 bits. Anything but bfloat16 activations would run in a scalar loop, seventeen times slower.
+`torch.ops.aten._weight_int4pack_mm_for_cpu` multiplies by (code - 8) * scale + offset. Codes of 2 and 3 bits run in 4 bits, moved so that their
+middle is 8: the offset (middle - zero_point) * scale then stays small, and so does what bfloat16 rounds off it. Anything but bfloat16 activations would run in a scalar loop, seventeen times slower.
 """
 
 import torch
@@ -18,7 +18,7 @@ ROWS = 16
 """It wants a multiple of this many outputs."""
 
 MIDDLE = 8
-"""The code that stands for the offset."""
+"""The code that stands for the offset alone."""
 
 
 def refusal(frozen: FrozenLinear, device: torch.device, dtype: torch.dtype) -> str | None:
@@ -61,8 +61,9 @@ class Int4Linear(nn.Module):
         self.out_features, self.in_features = frozen.codes.shape
         self.group_size = self.in_features // frozen.scale.shape[1]
         scale = frozen.scale.float()
-        offset = (MIDDLE - frozen.zero_point.float()) * scale
-        self.register_buffer("qweight", torch.ops.aten._convert_weight_to_int4pack_for_cpu(frozen.codes.int(), 1))
+        middle = 2 ** (frozen.spec.bits - 1)
+        offset = (middle - frozen.zero_point.float()) * scale
+        self.register_buffer("qweight", torch.ops.aten._convert_weight_to_int4pack_for_cpu(frozen.codes.int() + (MIDDLE - middle), 1))
         self.register_buffer("grid", torch.stack([scale, offset], dim=-1).transpose(0, 1).contiguous().bfloat16())
         for name in ("lora_A", "lora_B"):
             self.register_buffer(name, getattr(frozen, name))

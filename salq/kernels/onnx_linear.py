@@ -112,8 +112,10 @@ def session(graph: bytes, constants: dict[str, np.ndarray]) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.enable_cpu_mem_arena = False  # the arena doubles what small sessions hold, and saves no time here
-    options.use_per_session_threads = not _shared_pool()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    if _shared_pool():
+        options.use_per_session_threads = False
+    else:
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
     outside = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in constants.items() if array.dtype != np.int64}
     options.add_external_initializers(list(outside), list(outside.values()))
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])._sess
