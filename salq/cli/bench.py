@@ -27,6 +27,7 @@ def add(commands: options.Commands) -> None:
     kernels.add_argument("--device", default="auto", help="auto, cpu or cuda:N (default auto)")
     decode = _with_model(options.command(actions, "decode", run_decode, "Greedy decoding: transformers' generate and salq's engine."))
     decode.add_argument("--tokens", type=int, default=32, metavar="N", help="tokens per round (default 32)")
+    decode.add_argument("--head", choices=["float", "8bit"], default="float", help="8bit: also with the head in 8 bits (default float)")
     prefill = _with_model(options.command(actions, "prefill", run_prefill, "Reading a prompt: transformers' forward pass and salq's engine."))
     prefill.add_argument("--tokens", type=int, default=256, metavar="N", help="tokens of the prompt (default 256)")
 
@@ -47,8 +48,8 @@ def run_decode(args: argparse.Namespace) -> int:
     from salq.kernels.measure import decode_times
 
     model = _model(args)
-    found = decode_times(model, _specs(args), args.rank, tokens=args.tokens, rounds=args.rounds)
-    about = {"model": args.model, "rank": args.rank, "tokens": args.tokens, "head": f"{str(model.dtype).removeprefix('torch.')}"}
+    found = decode_times(model, _specs(args), args.rank, tokens=args.tokens, rounds=args.rounds, head=args.head == "8bit")
+    about = {"model": args.model, "rank": args.rank, "tokens": args.tokens, "head": str(model.dtype).removeprefix("torch.")}
     return _report(args, _choice(model), found, about, unit=1e3, name="ms per token")
 
 

@@ -29,6 +29,7 @@ def add(commands: options.Commands) -> None:
     parser.add_argument("--recipe", choices=["rtn"], help="evaluate the model rounded to nearest (other recipes: calibrate, then --run)")
     options.add_grid(parser)
     options.add_executor(parser, "reference")
+    parser.add_argument("--head", choices=["float", "8bit"], default="float", help="run the head in 8 bits (default float: as it is)")
     options.add_evaluation(parser, text="--text")
 
 
@@ -70,7 +71,7 @@ def _of_run(args: argparse.Namespace, evaluation: Evaluation) -> tuple[str, dict
 
     model = load_model(request.model, device=args.device)
     blocks = store.blocks(run_id)
-    values = _measured(model, {index: blocks.load(index) for index in blocks.indices()}, request.spec, request.recipe.rank, evaluation, args.executor)
+    values = _measured(model, {index: blocks.load(index) for index in blocks.indices()}, request.spec, request.recipe.rank, args, evaluation)
     return f"{request.shown_title}   (run {run_id})", {"run": run_id, **values}
 
 
@@ -83,27 +84,28 @@ def _of_model(args: argparse.Namespace, evaluation: Evaluation) -> tuple[str, di
     model = load_model(options.placed_model(args.model), device=args.device)
     name = args.model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     if args.recipe is None:
-        return f"{name}, {model.reference_label}", _measured(model, {}, None, 0, evaluation, args.executor)
-    values = _measured(model, rtn_blocks(model, spec), spec, 0, evaluation, args.executor)
+        return f"{name}, {model.reference_label}", _measured(model, {}, None, 0, args, evaluation)
+    values = _measured(model, rtn_blocks(model, spec), spec, 0, args, evaluation)
     return f"rtn {spec.tag} {name}", {"recipe": "rtn", "tag": spec.tag, **values}
 
 
 def _measured(
-    model: "Llama", frozen: "dict[int, Block]", spec: "QuantSpec | None", rank: int, evaluation: Evaluation, executor: str
+    model: "Llama", frozen: "dict[int, Block]", spec: "QuantSpec | None", rank: int, args: argparse.Namespace, evaluation: Evaluation
 ) -> dict[str, Any]:
-    """Scores and size; without a spec, of the original against itself."""
+    """Scores and size; without a spec, of the original against itself. `args` say what runs the matrices and the head."""
     from salq.calibration.engine import matrix_shapes
     from salq.core.device import PeakMemory
     from salq.data.sources import load_text
     from salq.data.windows import evaluation_windows
     from salq.evaluation.scores import score
-    from salq.kernels.assemble import execution, quantized_copy
+    from salq.kernels.assemble import execution, quantized_copy, round_head
     from salq.quant.size import size_report
 
     started, peak = time.monotonic(), PeakMemory(model.device)
     text = load_text(evaluation.text, "evaluation")
     windows = evaluation_windows(text, model.tokenizer, evaluation.windows, evaluation.window)
-    quantized = quantized_copy(model, frozen, executor) if frozen else model
+    quantized = quantized_copy(model, frozen, args.executor) if frozen else model
+    quantized = round_head(quantized) if args.head == "8bit" else quantized
     scores = Display().watch(score(model, quantized, windows, text=text.name))
     if spec is None:
         size: dict[str, Any] = _original_size(model)

@@ -10,7 +10,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from salq.kernels.executors import AUTO, Built, Executors
+from salq.core.errors import ConfigError
+from salq.kernels.executors import AUTO, Built, Executors, choose
 from salq.kernels.groups import GROUPS, GroupedLinear, LinearGroup
 from salq.models.llama import LINEARS, Llama, read_config, read_weight
 from salq.models.shapes import linear_shapes
@@ -18,6 +19,9 @@ from salq.models.skeleton import linear_weights, load_skeleton
 from salq.models.source import ModelSource, resolve
 from salq.quant.frozen import FrozenLinear, rtn
 from salq.quant.spec import QuantSpec, check_group_size
+
+HEAD_GROUPS = (64, 32, 16)
+"""Group sizes for the head: the first that divides its inputs."""
 
 Source = Callable[[], Mapping[str, FrozenLinear]]
 """Yields the matrices of one block when it is called."""
@@ -65,6 +69,22 @@ def install(block: nn.Module, frozen: Mapping[str, FrozenLinear], executors: Exe
             _place(block, same, [frozen[name] for name in same], executors.build([frozen[name] for name in same], biases, dtype))
 
 
+def round_head(model: Llama) -> Llama:
+    """A copy of `model` whose head runs from 8-bit codes, rounded to nearest; the embeddings it may be tied to stay as they are.
+
+    In float32 the head of a small model is a third of what a token reads. Raises ConfigError where no executor but the reference runs it.
+    """
+    weight = cast(Tensor, model.model.lm_head.weight).detach()
+    group = next((size for size in HEAD_GROUPS if weight.shape[1] % size == 0), None)
+    frozen = rtn(weight, QuantSpec(bits=8, group_size=group))
+    if choose(frozen, model.device, model.dtype)[0].name == "reference":
+        raise ConfigError(f"No executor runs an 8-bit head on {model.device} here; keep the head as it is (--head float).")
+    memo: dict[int, object] = {id(tensor): tensor for tensor in [*model.model.parameters(), *model.model.buffers()]}
+    network = copy.deepcopy(model.model, memo)
+    network.lm_head = Executors().build([frozen], [None], model.dtype)[0].module
+    return dataclasses.replace(model, model=network)
+
+
 def execution(model: Llama) -> str:
     """What runs the model's linears and why, for people: one sentence, and one more for every executor that runs fewer of them."""
     reasons = Counter(
@@ -74,7 +94,8 @@ def execution(model: Llama) -> str:
     )
     total = sum(reasons.values())
     (first, _), *others = reasons.most_common()
-    return "; ".join([first, *(f"{count} of {total} matrices: {reason}" for reason, count in others)])
+    head = [] if isinstance(model.model.lm_head, nn.Linear) else ["the head in 8 bits"]
+    return "; ".join([first, *(f"{count} of {total} matrices: {reason}" for reason, count in others), *head])
 
 
 def rtn_sources(model: str, spec: QuantSpec, n_blocks: int) -> dict[int, Source]:

@@ -1,7 +1,8 @@
 """A second CPU executor: torch's own 4-bit product, for machines without onnxruntime. Scales and activations are rounded to bfloat16.
 
 `torch.ops.aten._weight_int4pack_mm_for_cpu` multiplies by (code - 8) * scale + offset. Codes of 2 and 3 bits run in 4 bits, moved so that their
-middle is 8: the offset (middle - zero_point) * scale then stays small, and so does what bfloat16 rounds off it. Anything but bfloat16 activations would run in a scalar loop, seventeen times slower.
+middle is 8: the offset (middle - zero_point) * scale then stays small, and so does what bfloat16 rounds off it. Anything but bfloat16 activations
+would run in a scalar loop, seventeen times slower.
 """
 
 import torch

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from salq.core.device import out_of_memory_as_error
 from salq.core.errors import ConfigError
-from salq.kernels.assemble import execution, quantized_copy, rtn_blocks
+from salq.kernels.assemble import execution, quantized_copy, round_head, rtn_blocks
 from salq.kernels.engine import Decoder, decoder_for
 from salq.kernels.executors import EXECUTORS
 from salq.models.llama import Llama
@@ -81,14 +81,19 @@ def kernel_times(shape: tuple[int, int], specs: list[QuantSpec], rows: int = 1, 
     return [_timing(name, times[name], size, error, note) for name, (_, size, error, note) in contenders.items()]
 
 
-def decode_times(model: Llama, specs: list[QuantSpec], rank: int = 0, prompt_tokens: int = 32, tokens: int = 32, rounds: int = 3) -> list[Timing]:
+def decode_times(
+    model: Llama, specs: list[QuantSpec], rank: int = 0, prompt_tokens: int = 32, tokens: int = 32, rounds: int = 3, *, head: bool = False
+) -> list[Timing]:
     """Seconds per token of greedy decoding: transformers' generate and the engine on the original, the engine on rounded models.
 
-    rank: also with random adapters of this rank, which cost what real ones do. A round lets every contender write `tokens` tokens.
+    rank: also with random adapters of this rank, which cost what real ones do. head: also with the head in 8 bits. A round lets every
+    contender write `tokens` tokens.
     Raises ConfigError when the engine's logits are not transformers'.
     """
     ids = _prompt(model, prompt_tokens)
     contenders = _models(model, specs, rank)
+    if head:
+        contenders |= {f"{name}, 8-bit head": round_head(one) for name, one in contenders.items() if one is not model}
     errors = {name: _logits_error(one, ids) for name, one in contenders.items()}
     for name, error in errors.items():
         _check(name, error, EXACT if "original" in name else ROUNDED)
@@ -219,8 +224,9 @@ def _timing(name: str, times: list[float], size: int, error: float, note: str) -
 
 def _bytes(model: Llama) -> int:
     """Weights that a token reads: all of the blocks and the head."""
-    head = model.model.lm_head.weight.nbytes
-    return head + sum(_linear_bytes(linear) for index in range(model.n_blocks) for linear in model.linears(index).values())
+    return _linear_bytes(model.model.lm_head) + sum(
+        _linear_bytes(linear) for index in range(model.n_blocks) for linear in model.linears(index).values()
+    )
 
 
 def _linear_bytes(linear: Any) -> int:

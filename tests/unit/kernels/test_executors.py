@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from salq.core.errors import ConfigError, UnknownNameError
 from salq.kernels import executors as ex
-from salq.kernels.assemble import execution, quantize_in_place, quantized_copy, rtn_blocks
+from salq.kernels.assemble import execution, quantize_in_place, quantized_copy, round_head, rtn_blocks
 from salq.kernels.groups import GroupedLinear, LinearGroup, shared_group
 from salq.kernels.int4_linear import Int4Linear
 from salq.kernels.onnx_linear import OnnxLinear
@@ -153,6 +153,16 @@ def test_the_model_runs_on_every_executor(tiny: Llama, tiny_folder: object) -> N
     assert isinstance(alone.linears(0)["self_attn.k_proj"], GroupedLinear)
     ids = alone.model.generate(tokens[:1], max_new_tokens=4, do_sample=False, pad_token_id=0)
     assert ids.shape == (1, 16)
+
+
+def test_a_head_in_8_bits_changes_the_logits_little_and_says_so(tiny: Llama) -> None:
+    rounded = round_head(tiny)
+    tokens = random_tokens(tiny.config.vocab_size, n_samples=1, seq_len=8)
+    want = tiny.model(tokens).logits
+    assert float((rounded.model(tokens).logits - want).norm() / want.norm()) < 0.02
+    assert execution(rounded) == "torch float32; the head in 8 bits"
+    assert isinstance(tiny.model.lm_head, nn.Linear)
+    assert rounded.model.model.embed_tokens.weight is tiny.model.model.embed_tokens.weight
 
 
 def test_siblings_are_computed_once_and_never_mixed_up() -> None:
