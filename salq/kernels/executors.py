@@ -4,6 +4,7 @@ An executor that fails to build, or on its first call, gives way to the next one
 never refuses. Libraries behind an executor are imported when it is asked for, so salq works without any of them.
 """
 
+import importlib
 import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from salq.quant.frozen import FrozenLinear, merged
 from salq.quant.spec import QuantSpec
 
 AUTO = "auto"
+TRITON = "salq.kernels.triton_linear"
+"""Imported when it is asked for: a module with Triton kernels touches the driver."""
 
 
 @runtime_checkable
@@ -106,12 +109,11 @@ class Triton:
         """What the kernels cannot do, or lack on this machine."""
         if device.type != "cuda":
             return f"it works on a GPU, and the model is on {device}"
-        for name in ("triton", "salq.kernels.triton_linear"):
+        for name in ("triton", TRITON):
             if importlib.util.find_spec(name) is None:
                 return f"{name} is not installed"
-        from salq.kernels.triton_linear import refusal
-
-        return refusal(frozen, device, dtype)
+        why: str | None = importlib.import_module(TRITON).refusal(frozen, device, dtype)
+        return why
 
     def describe(self, spec: QuantSpec) -> str:
         """What runs."""
@@ -119,11 +121,10 @@ class Triton:
 
     def build(self, linears: Sequence[FrozenLinear], biases: Sequence[Tensor | None]) -> nn.Module:
         """One kernel for all of them."""
-        from salq.kernels.triton_linear import TritonLinear
-
         parts = [torch.zeros(len(linear.codes)) if bias is None else bias.detach().cpu() for linear, bias in zip(linears, biases, strict=True)]
         bias = None if all(bias is None for bias in biases) else torch.cat(parts).to(linears[0].codes.device)
-        return TritonLinear(merged(linears), bias)
+        module: nn.Module = importlib.import_module(TRITON).TritonLinear(merged(linears), bias)
+        return module
 
 
 EXECUTORS: tuple[Executor, ...] = (Triton(), OnnxRuntime(), TorchInt4(), Reference())
@@ -161,7 +162,7 @@ class Executors:
 
     def candidates(self, frozen: FrozenLinear, device: torch.device, dtype: torch.dtype) -> Iterator[tuple[Executor, str]]:
         """Executors that accept `frozen`, the best first, each with the reason for it. Raises ConfigError when the wanted one refuses."""
-        passed_over = []
+        passed_over: list[str] = []
         for executor in EXECUTORS:
             if self.wanted not in {AUTO, executor.name}:
                 continue

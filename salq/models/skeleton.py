@@ -20,6 +20,8 @@ from salq.models.llama import LINEARS, Llama, read_config, read_tokenizer
 from salq.models.quiet import quiet
 from salq.models.source import ModelSource, resolve
 
+EMBEDDING = "model.embed_tokens.weight"
+
 
 def linear_weights(blocks: Iterable[int]) -> set[str]:
     """Names of the weights of all linears of these blocks, as checkpoints call them."""
@@ -62,6 +64,9 @@ def assemble(
         if tensor.shape != known[name]:
             raise ModelError(f"{name} has shape {tuple(tensor.shape)} where the config says {tuple(known[name])}; fetch the model again.")
         parent, _, attribute = name.rpartition(".")
+        if name == EMBEDDING and tensor.dtype.itemsize < dtype.itemsize and not config.tie_word_embeddings:
+            model.model.embed_tokens = NarrowEmbedding(tensor.to(device, copy=True), dtype)
+            continue
         value = tensor.to(device, dtype, copy=True)  # a copy, so that no file stays mapped for the sake of one tensor
         setattr(model.get_submodule(parent), attribute, nn.Parameter(value, requires_grad=False))
     model.tie_weights()
@@ -69,6 +74,20 @@ def assemble(
     if missing:
         raise ModelError(f"The model lacks {len(missing)} weights (first: {missing[0]}); fetch it again.")
     return model.eval().requires_grad_(False)
+
+
+class NarrowEmbedding(nn.Module):
+    """An embedding table as it is stored, whose rows are widened when they are looked up: the same numbers in half the memory."""
+
+    def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
+        """`weight` [vocab, width] in 16 bits; rows come in `dtype`."""
+        super().__init__()
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self._dtype = dtype
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Rows of the table."""
+        return nn.functional.embedding(ids, self.weight).to(self._dtype)
 
 
 def stored_tensors(source: ModelSource, without: Collection[str]) -> Iterator[tuple[str, Tensor]]:

@@ -20,7 +20,7 @@ from salq.quant.spec import QuantSpec
 
 def symmetric_zero_point(spec: QuantSpec) -> int:
     """The one zero point of a symmetric grid, which is therefore not stored."""
-    return 2 ** (spec.bits - 1) - 1
+    return (1 << (spec.bits - 1)) - 1
 
 
 def pack_matrix(frozen: FrozenLinear) -> dict[str, Tensor]:

@@ -27,8 +27,10 @@ from salq.quant.frozen import FrozenLinear
 from salq.runs.requests import CalibrateRequest
 from salq.runs.store import RunStore
 
-COPIED = ("generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
-COPIED += ("vocab.json", "merges.txt", "added_tokens.json")
+COPIED = (
+    "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
+    "vocab.json", "merges.txt", "added_tokens.json",
+)  # fmt: skip
 METRICS = ("perplexity", "perplexity_original", "kl", "bits_per_weight", "size_mb", "model_bits_per_weight", "model_size_mb", "text", "tag", "recipe")
 
 

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import salq
 from salq import recipes
 from salq.core.errors import ConfigError, FormatError, ModelError
 from salq.kernels.assemble import execution, load_quantized, quantized_copy, rtn_sources
 from salq.models.llama import Llama, load_model
+from salq.models.tiny import save_tiny
 from salq.packing.files import PackedFile
 from salq.quant.spec import QuantSpec
 from salq.runs.execute import execute
@@ -113,3 +114,15 @@ def test_a_model_without_its_original_weights_is_the_same(tiny: Llama, tiny_fold
         assert torch.equal(alone.model(tokens).logits, want)
     assert not any(parameter.is_meta for parameter in alone.model.parameters())
     assert alone.model.generation_config.eos_token_id == tiny.model.generation_config.eos_token_id
+
+
+def test_an_untied_table_of_16_bits_stays_so(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "untied", "llama-2-7b")
+    tensors = {name: tensor.bfloat16() for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    alone, whole = load_quantized(str(folder), {}, "cpu"), load_model(str(folder), device="cpu")
+    assert alone.model.model.embed_tokens.weight.dtype == torch.bfloat16
+    assert alone.dtype == torch.float32
+    tokens = random_tokens(whole.config.vocab_size)
+    with torch.no_grad():
+        assert torch.equal(alone.model(tokens).logits, whole.model(tokens).logits)
