@@ -235,7 +235,7 @@ def together(linears: list[nn.Module]) -> Linear:
     """Linears with the same input as one call that gives their outputs side by side."""
     group = shared_group(linears)
     if group is not None:
-        return group
+        return group.inner
     return lambda x: torch.cat([linear(x) for linear in linears], dim=-1)
 
 
