@@ -145,7 +145,7 @@ class PackedFile:
 def sha256(tensor: Tensor) -> str:
     """Hash (hex) of a tensor's bytes."""
     flat = tensor.contiguous().reshape(-1)
-    return hashlib.sha256(memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else b"").hexdigest()
+    return hashlib.sha256(flat.view(torch.uint8).numpy().data if flat.numel() else b"").hexdigest()
 
 
 def _from_format_1(value: dict[str, Any]) -> Manifest:
