@@ -29,7 +29,7 @@ def add(commands: options.Commands) -> None:
     parser.add_argument("--recipe", choices=["rtn"], help="evaluate the model rounded to nearest (other recipes: calibrate, then --run)")
     options.add_grid(parser)
     options.add_executor(parser, "reference")
-    parser.add_argument("--head", choices=["float", "8bit"], default="float", help="run the head in 8 bits (default float: as it is)")
+    options.add_head(parser)
     options.add_evaluation(parser, text="--text")
 
 

@@ -18,6 +18,7 @@ Value = TypeVar("Value")
 MAX_COMBINATIONS = 256
 EXECUTORS = ("auto", "reference", "onnxruntime", "torch-int4", "triton")
 """What can run quantized linears (salq/kernels/executors.py, which would import torch for the help)."""
+HEADS = ("float", "8bit")
 TEXT_WORDS = ("auto", "bundled", "wikitext2", "c4", "self")
 """Texts that are not files, even where a file has that name."""
 
@@ -53,6 +54,13 @@ def add_executor(parser: argparse.ArgumentParser, default: str) -> None:
     """`--executor`: what runs the quantized linears."""
     parser.add_argument(
         "--executor", choices=EXECUTORS, default=default, help=f"what runs the quantized matrices; auto: the fastest (default {default})"
+    )
+
+
+def add_head(parser: argparse.ArgumentParser) -> None:
+    """`--head`: how the head of a quantized model runs."""
+    parser.add_argument(
+        "--head", choices=HEADS, default="float", help="8bit: the head of quantized models in 8 bits, on a CPU (default float: as it is)"
     )
 
 

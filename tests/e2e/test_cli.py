@@ -188,8 +188,13 @@ def test_errors_of_a_run(salq: Salq, calibrated: dict[str, Any], text: str) -> N
 
 
 def test_chat(salq: Salq, calibrated: dict[str, Any]) -> None:
-    answered = report(salq("chat", "--run", calibrated["run"], "--prompt", "Hello", "--max-new-tokens", "3", "--device", "cpu", "--json"))
+    answered = report(
+        salq("chat", "--run", calibrated["run"], "--prompt", "Hello", "--max-new-tokens", "3", "--head", "8bit", "--device", "cpu", "--json")
+    )
     assert [side["kind"] for side in answered["sides"]] == ["original", "run"]
+    assert answered["sides"][0]["execution"] == "torch float32"
+    assert answered["sides"][1]["execution"].startswith("onnxruntime MatMulNBits")
+    assert answered["sides"][1]["execution"].endswith("; the head in 8 bits")
 
 
 def test_estimate(salq: Salq) -> None:
