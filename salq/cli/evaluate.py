@@ -28,6 +28,8 @@ def add(commands: options.Commands) -> None:
     parser.add_argument("--run", dest="run_id", metavar="ID", help="evaluate what this run has calibrated")
     parser.add_argument("--recipe", choices=["rtn"], help="evaluate the model rounded to nearest (other recipes: calibrate, then --run)")
     options.add_grid(parser)
+    options.add_executor(parser, "reference")
+    options.add_head(parser)
     options.add_evaluation(parser, text="--text")
     parser.add_argument(
         "--generations",
@@ -79,8 +81,7 @@ def _of_run(args: argparse.Namespace, evaluation: Evaluation) -> tuple[str, dict
     model = load_model(request.model, device=args.device)
     blocks = store.result(run_id)
     frozen = {index: blocks.load(index) for index in blocks.indices()}
-    values = _measured(model, frozen, request.spec, request.recipe.rank, evaluation)
-    values |= _generations(model, frozen, args.generations)
+    values = _measured(model, frozen, request.spec, request.recipe.rank, args, evaluation) | _generations(model, frozen, args.generations)
     return f"{request.shown_title}   (run {run_id})", {"run": run_id, **values}
 
 
@@ -93,33 +94,36 @@ def _of_model(args: argparse.Namespace, evaluation: Evaluation) -> tuple[str, di
     model = load_model(options.placed_model(args.model), device=args.device)
     name = args.model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     if args.recipe is None:
-        return f"{name}, {model.reference_label}", _measured(model, {}, None, 0, evaluation) | _generations(model, {}, args.generations)
+        return f"{name}, {model.reference_label}", _measured(model, {}, None, 0, args, evaluation) | _generations(model, {}, args.generations)
     frozen = rtn_blocks(model, spec)
-    values = _measured(model, frozen, spec, 0, evaluation) | _generations(model, frozen, args.generations)
+    values = _measured(model, frozen, spec, 0, args, evaluation) | _generations(model, frozen, args.generations)
     return f"rtn {spec.tag} {name}", {"recipe": "rtn", "tag": spec.tag, **values}
 
 
-def _measured(model: "Llama", frozen: "dict[int, Block]", spec: "QuantSpec | None", rank: int, evaluation: Evaluation) -> dict[str, Any]:
-    """Scores and size; without a spec, of the original against itself."""
+def _measured(
+    model: "Llama", frozen: "dict[int, Block]", spec: "QuantSpec | None", rank: int, args: argparse.Namespace, evaluation: Evaluation
+) -> dict[str, Any]:
+    """Scores and size; without a spec, of the original against itself. `args` say what runs the matrices and the head."""
     from salq.calibration.engine import matrix_shapes
     from salq.core.device import PeakMemory
     from salq.data.sources import load_text
     from salq.data.windows import evaluation_windows
     from salq.evaluation.scores import score
-    from salq.kernels.assemble import quantized_copy
+    from salq.kernels.assemble import execution, quantized_copy, round_head
     from salq.quant.size import size_report
 
     started, peak = time.monotonic(), PeakMemory(model.device)
     text = load_text(evaluation.text, "evaluation")
     windows = evaluation_windows(text, model.tokenizer, evaluation.windows, evaluation.window)
-    quantized = quantized_copy(model, frozen) if frozen else model
+    quantized = quantized_copy(model, frozen, args.executor) if frozen else model
+    quantized = round_head(quantized) if args.head == "8bit" else quantized
     scores = Display().watch(score(model, quantized, windows, text=text.name))
     if spec is None:
         size: dict[str, Any] = _original_size(model)
     else:
         shapes = {name: shape for name, shape in matrix_shapes(model).items() if int(name.split(".")[0]) in frozen}
         size = dataclasses.asdict(size_report(spec, shapes, model.parameters, rank))
-    about = {"reference": model.reference_label, "reference_note": model.source.note, "device": str(model.device)}
+    about = {"reference": model.reference_label, "reference_note": model.source.note, "device": str(model.device), "execution": execution(quantized)}
     return {**scores.metrics(), **size, "seconds": time.monotonic() - started, "peak_memory_gb": peak.gb(), **about}
 
 

@@ -35,6 +35,7 @@ from salq.runs.requests import CalibrateRequest, ExploreRequest, parse
 
 if TYPE_CHECKING:
     from salq.calibration.store import DirectoryBlocks
+    from salq.packing.files import Origin
 
 Status = Literal["created", "queued", "running", "done", "failed", "cancelled", "interrupted", "unreadable"]
 AnyRequest = CalibrateRequest | ExploreRequest
@@ -179,7 +180,7 @@ class RunStore:
         """The run's finished blocks."""
         from salq.calibration.store import DirectoryBlocks  # torch comes with it
 
-        return DirectoryBlocks(self.folder(run_id) / "blocks")
+        return DirectoryBlocks(self.folder(run_id) / "blocks", self._origin(run_id))
 
     def result_folder(self, run_id: str) -> Path:
         """Where the blocks lie that the run is about: those of the end-to-end pass once it is over, else the finished blocks."""
@@ -190,7 +191,7 @@ class RunStore:
         """The blocks in `result_folder`."""
         from salq.calibration.store import DirectoryBlocks  # torch comes with it
 
-        return DirectoryBlocks(self.result_folder(run_id))
+        return DirectoryBlocks(self.result_folder(run_id), self._origin(run_id))
 
     def finished_blocks(self, run_id: str) -> int:
         """Number of blocks on disk."""
@@ -237,6 +238,21 @@ class RunStore:
             raise StoreError(f"Run {run_id} cannot be deleted ({error.strerror or error}).") from error
         self.queue.leave(run_id)
         self._light.pop(run_id, None)
+
+    def _origin(self, run_id: str) -> "Origin | None":
+        """What the run's blocks come from, for their manifests; None when the request cannot be read."""
+        from salq.packing.files import Origin
+
+        try:
+            request = self.request(run_id)
+            inputs = read_json(self.folder(run_id) / "inputs.json")
+        except FileNotFoundError:
+            inputs = {}
+        except (StoreError, OSError, ValueError):
+            return None
+        if not isinstance(request, CalibrateRequest):
+            return None
+        return Origin(model=request.short_model, fingerprint=inputs.get("model"), recipe=request.recipe.model_dump(mode="json", exclude_none=True))
 
     def _status(self, run_id: str, progress: Progress, ahead: "list[str] | None") -> Status:
         if ahead is not None:

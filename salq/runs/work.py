@@ -108,7 +108,7 @@ def _distill(store: RunStore, run_id: str, request: CalibrateRequest, loaded: _L
     finished = {index: blocks.load(index) for index in blocks.indices()}
     checkpoint = FileCheckpoint(folder / "distillation.safetensors")
     result = yield from distill(loaded.model, finished, tokens, config, seed=request.seed, checkpoints=checkpoint)
-    partial = DirectoryBlocks(folder / f"{DISTILLED}.partial")
+    partial = DirectoryBlocks(folder / f"{DISTILLED}.partial", blocks.origin)
     for index, block in result.items():
         partial.save(index, block)
     partial.folder.rename(folder / DISTILLED)

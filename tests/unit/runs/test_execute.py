@@ -163,7 +163,7 @@ def test_a_group_size_that_does_not_divide_is_refused_before_any_work(store: Run
 def test_a_full_disk_fails_the_run_and_keeps_finished_blocks(
     store: RunStore, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch, codes: Codes
 ) -> None:
-    from salq.calibration import store as block_files
+    from salq.packing import files as block_files
 
     save, saved = block_files.save_file, []
 
