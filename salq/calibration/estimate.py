@@ -113,6 +113,8 @@ def _block_seconds(recipe: Recipe, weights: int, flops: float, bytes_per_second:
         return quantize
     tokens = recipe.data.n_samples * recipe.data.seq_len
     passes = 3.0  # both streams through teacher and frozen block
+    if recipe.granularity == "linear":
+        passes += 4.0  # and, on average half-way, through both blocks to each of four inputs
     compute = tokens * FORWARD * weights * passes
     memory = 0.0
     for stage in recipe.active_stages:
@@ -130,6 +132,8 @@ def _memory_gb(config: Config, recipe: Recipe, weights: int, model_weights: int,
         streams = 4 * 4 * recipe.data.n_samples * recipe.data.seq_len * config.hidden_size
         batch_tokens = recipe.data.seq_len * max((stage.batch_size for stage in recipe.active_stages), default=1)
         batch = 4 * batch_tokens * (12 * config.hidden_size + 8 * config.intermediate_size)
+        if recipe.granularity == "linear":  # inputs of a linear in both models, and two targets
+            streams += 4 * recipe.data.n_samples * recipe.data.seq_len * 6 * config.intermediate_size
     calibration = 4 * model_weights + 6 * 4 * weights + streams + batch
     evaluation = 4 * model_weights + 1.2 * blocks * weights + 5 * 4 * 512 * config.vocab_size
     saliency = 2 * 4 * model_weights if recipe.needs_saliency else 0

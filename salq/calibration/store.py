@@ -3,18 +3,32 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from salq.core.errors import StoreError
-from salq.core.files import atomic_path
+from salq.core.files import atomic_path, read_json, write_json
+from salq.quant.dual_binary import FrozenDual
 from salq.quant.frozen import FrozenLinear
 from salq.quant.spec import QuantSpec
 
 Block = dict[str, FrozenLinear]
 FORMAT = 1
+ORIGIN = "origin.json"
+MAX_SHOWN = 12
+"""Seeds are shown in a refusal, hashes are not."""
+GRIDS: dict[str, type[FrozenLinear]] = {kind.grid: kind for kind in (FrozenLinear, FrozenDual)}
+
+
+def check_origin(known: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    """Raise StoreError for the first thing that differs between what blocks were made from and what is asked for now."""
+    for name, value in wanted.items():
+        before = known.get(name, value)
+        if before != value:
+            which = f" ({before}, not {value})" if max(len(before), len(value)) <= MAX_SHOWN else ""
+            raise StoreError(f"The finished blocks were made with another {name}{which}; go on with the same one, or use an empty folder.")
 
 
 class BlockStore(Protocol):
@@ -22,6 +36,9 @@ class BlockStore(Protocol):
 
     def has(self, index: int) -> bool:
         """Whether block `index` is finished."""
+
+    def claim(self, origin: Mapping[str, str]) -> None:
+        """Say what the blocks are made from. Raises StoreError when finished ones were made from something else."""
 
     def save(self, index: int, block: Mapping[str, FrozenLinear]) -> None:
         """Keep a finished block."""
@@ -36,6 +53,12 @@ class MemoryBlocks:
     def __init__(self) -> None:
         """Empty."""
         self._blocks: dict[int, Block] = {}
+        self._origin: dict[str, str] = {}
+
+    def claim(self, origin: Mapping[str, str]) -> None:
+        """Say what the blocks are made from. Raises StoreError when finished ones were made from something else."""
+        check_origin(self._origin if self._blocks else {}, origin)
+        self._origin = dict(origin)
 
     def has(self, index: int) -> bool:
         """Whether block `index` is finished."""
@@ -68,6 +91,20 @@ class DirectoryBlocks:
         """Whether block `index` is finished."""
         return self.path(index).is_file()
 
+    def claim(self, origin: Mapping[str, str]) -> None:
+        """Say what the blocks are made from, in origin.json. Raises StoreError when finished ones were made from something else."""
+        if self.indices():
+            check_origin(self._origin(), origin)
+        write_json(self.folder / ORIGIN, dict(origin))
+
+    def _origin(self) -> dict[str, str]:
+        """What the finished blocks were made from; nothing is known, and nothing binds, where no file says so."""
+        try:
+            found = read_json(self.folder / ORIGIN)
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
     def indices(self) -> list[int]:
         """Finished blocks, ascending."""
         return sorted(int(path.stem) for path in self.folder.glob("[0-9][0-9][0-9].safetensors"))
@@ -75,7 +112,7 @@ class DirectoryBlocks:
     def save(self, index: int, block: Mapping[str, FrozenLinear]) -> None:
         """Write the block. Raises ResourceError when the disk refuses."""
         tensors = {f"{name}.{part}": tensor for name, frozen in block.items() for part, tensor in frozen.tensors().items()}
-        about = {name: {"spec": frozen.spec.model_dump(), "scaling": frozen.scaling} for name, frozen in block.items()}
+        about = {name: _about(frozen) for name, frozen in block.items()}
         with atomic_path(self.path(index)) as temporary:
             # One metadata key only: safetensors writes several in random order, and equal blocks should be equal files.
             save_file(tensors, temporary, metadata={"salq": json.dumps({"format": FORMAT, "linears": about})})
@@ -88,7 +125,7 @@ class DirectoryBlocks:
                 about = json.loads(file.metadata()["salq"])["linears"]
                 named = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is not a mapping
             return {
-                name: FrozenLinear.from_tensors(
+                name: GRIDS[entry.get("grid", "uniform")].from_tensors(
                     QuantSpec(**entry["spec"]),
                     {key.removeprefix(f"{name}."): tensor for key, tensor in named.items() if key.startswith(f"{name}.")},
                     entry["scaling"],
@@ -98,3 +135,9 @@ class DirectoryBlocks:
         except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
             fix = f"delete {path.name} in its blocks folder and resume"
             raise StoreError(f"Finished block {index} of this run cannot be read ({error}); {fix}.") from error
+
+
+def _about(frozen: FrozenLinear) -> dict[str, Any]:
+    """What the tensors do not say; the uniform grid goes without saying."""
+    about: dict[str, Any] = {"spec": frozen.spec.model_dump(), "scaling": frozen.scaling}
+    return about if frozen.grid == "uniform" else {**about, "grid": frozen.grid}

@@ -7,8 +7,10 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from salq.kernels.dual import DualLinear
 from salq.kernels.linear import QuantLinear
 from salq.models.llama import LINEARS, Llama
+from salq.quant.dual_binary import FrozenDual
 from salq.quant.frozen import FrozenLinear, rtn
 from salq.quant.spec import QuantSpec, check_group_size
 
@@ -22,7 +24,7 @@ def quantized_copy(model: Llama, frozen: Mapping[int, Mapping[str, FrozenLinear]
         for name, linear in linears.items():
             original = block.get_submodule(name)
             assert isinstance(original, nn.Linear)
-            block.set_submodule(name, QuantLinear(linear.to(original.weight.device), original.bias))
+            block.set_submodule(name, executor(linear.to(original.weight.device), original.bias))
     return dataclasses.replace(model, model=network)
 
 
@@ -33,8 +35,13 @@ def quantize_in_place(model: Llama, frozen: Mapping[int, Mapping[str, FrozenLine
         for name, linear in linears.items():
             original = block.get_submodule(name)
             assert isinstance(original, nn.Linear)
-            block.set_submodule(name, QuantLinear(linear.to(original.weight.device), original.bias))
+            block.set_submodule(name, executor(linear.to(original.weight.device), original.bias))
     return model
+
+
+def executor(frozen: FrozenLinear, bias: Tensor | None) -> nn.Module:
+    """The module that runs a finished matrix, by its grid."""
+    return DualLinear(frozen, bias) if isinstance(frozen, FrozenDual) else QuantLinear(frozen, bias)
 
 
 def rtn_blocks(model: Llama, spec: QuantSpec) -> dict[int, dict[str, FrozenLinear]]:
