@@ -170,7 +170,11 @@ def _published_saliency(recipe: Recipe, saliency: SaliencySource | None, index: 
     if saliency is None or not recipe.needs_saliency:
         return None
     factor = saliency.n_samples / (saliency.seq_len - 1) ** 2
-    return {name: value.to(device, torch.float32) * factor for name, value in saliency.block(index).items()}
+    published = {name: value.to(device, torch.float32) * factor for name, value in saliency.block(index).items()}
+    for name, value in published.items():
+        if not bool(torch.isfinite(value).all()):
+            raise ConfigError(f"The saliency of {index}.{name} has values that are not finite; compute the map again on a model in float32.")
+    return published
 
 
 def _generator(seed: int, block: int, stage: int) -> torch.Generator:

@@ -138,7 +138,7 @@ def _step(
     """One optimizer step; returns the terms, as they enter the sum, still on the device."""
     terms = loss_terms(stage, student, data, rows, factors, generator)
     if not terms:  # a dead regularizer alone (R = 0 at the start): nothing to minimise, nothing changes
-        return {"output": torch.zeros(())}
+        return {"weight": torch.zeros(())}
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * rate
     optimizer.zero_grad(set_to_none=True)
