@@ -147,17 +147,12 @@ def _step(
     return {name: term.detach() for name, term in terms.items()}
 
 
-def rates(stage: Fit) -> dict[str, float]:
-    """Learning rate of every group of parameters."""
-    return {"clipping": stage.lr_clipping, "adapter": stage.lr_adapter}
-
-
 def new_optimizer(stages: Sequence[Fit], student: Student) -> torch.optim.AdamW:
     """AdamW over the groups that any of the stages learns; `run_stage` sets the rates and the decay of its own stage."""
     groups = [
         {"params": student.parameters(group), "group": group}
-        for group in rates(stages[0])
-        if student.parameters(group) and any(rates(stage)[group] > 0 for stage in stages)
+        for group in stages[0].rates
+        if student.parameters(group) and any(stage.rates[group] > 0 for stage in stages)
     ]
     return torch.optim.AdamW(groups)
 
@@ -165,7 +160,7 @@ def new_optimizer(stages: Sequence[Fit], student: Student) -> torch.optim.AdamW:
 def _retune(optimizer: torch.optim.AdamW, stage: Fit) -> None:
     """The stage's rates and decay; the moments stay what they are, as in SAPR's released code."""
     for group in optimizer.param_groups:
-        group["base_lr"] = rates(stage)[group["group"]]
+        group["base_lr"] = stage.rates[group["group"]]
         group["weight_decay"] = stage.weight_decay
 
 

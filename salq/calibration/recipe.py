@@ -39,6 +39,11 @@ class Fit(BaseModel):
     weight_decay: float = Field(default=0.1, ge=0, le=10, description="AdamW's decoupled weight decay, for clipping and adapters.")
     schedule: Literal["constant", "cosine"] = Field(default="constant", description="Learning rate over the stage's steps.")
 
+    @property
+    def rates(self) -> dict[Group, float]:
+        """Learning rate of every group of parameters."""
+        return {"clipping": self.lr_clipping, "adapter": self.lr_adapter}
+
     @model_validator(mode="after")
     def _has_a_term(self) -> "Fit":
         if self.objective is None and self.regularizer is None:
@@ -128,11 +133,8 @@ class Recipe(BaseModel):
 
     def learns(self, stage: Fit) -> set[Group]:
         """The groups of parameters that `stage` changes."""
-        rates: dict[Group, float] = {
-            "clipping": stage.lr_clipping if self.quantizer.is_learnable else 0.0,
-            "adapter": 0.0 if self.adapter is None else stage.lr_adapter,
-        }
-        return {group for group, rate in rates.items() if rate > 0}
+        exists: dict[Group, bool] = {"clipping": self.quantizer.is_learnable, "adapter": self.adapter is not None}
+        return {group for group, rate in stage.rates.items() if rate > 0 and exists[group]}
 
     def spec_of(self, block: int, module_name: str) -> QuantSpec:
         """The grid of one matrix."""

@@ -12,7 +12,6 @@ from salq.calibration.streams import Streams
 from salq.calibration.student import Student
 from salq.core.events import StepDone
 
-GROUPS = ("clipping", "adapter")
 Details = dict[str, float]
 RandomStage = Callable[[int], torch.Generator]
 """Number of a stage, from 1 -> its own generator."""
@@ -63,7 +62,7 @@ def start_details(stage: Fit, student: Student, data: FitData, start: StartLosse
     details = {"output_at_start": start.output, "regularizer_at_start": start.regularizer}
     for term, value in terms.items():
         details[f"loss.{term}"] = float(value.detach())
-        for group in GROUPS:
+        for group in stage.rates:
             if parameters := student.parameters(group):
                 gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True) if value.requires_grad else ()
                 squares = [float(gradient.square().sum()) for gradient in gradients if gradient is not None]
