@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Float16, UInt8
@@ -51,7 +51,7 @@ class FrozenLinear:
             weight = weight + self.scaling * self.lora_B.float() @ self.lora_A.float()
         return weight
 
-    def to(self, device: torch.device) -> Self:
+    def to(self, device: torch.device) -> "FrozenLinear":
         """The same matrix on another device."""
         return replace(self, **{name: tensor.to(device) for name, tensor in self._own_tensors().items()})
 
@@ -60,7 +60,7 @@ class FrozenLinear:
         return {name: tensor.contiguous().cpu() for name, tensor in self._own_tensors().items()}
 
     @classmethod
-    def from_tensors(cls, spec: QuantSpec, tensors: Mapping[str, Tensor], scaling: float) -> Self:
+    def from_tensors(cls, spec: QuantSpec, tensors: Mapping[str, Tensor], scaling: float) -> "FrozenLinear":
         """Inverse of `tensors`. Raises TypeError when one is missing."""
         named: dict[str, Any] = {field.name: tensors[field.name] for field in fields(cls) if field.name in tensors}
         return cls(spec=spec, scaling=scaling, **named)
