@@ -64,8 +64,9 @@ def dual_levels(
     codes: UInt8[Tensor, "out in"], scale: Float[Tensor, "out groups"], second_scale: Float[Tensor, "out groups"], spec: QuantSpec
 ) -> Float[Tensor, "out in"]:
     """scale * b1 + second_scale * b2 of the codes 2 * b1 + b2, in float32."""
-    groups = grouped(codes, spec)
-    first, second = (groups >> 1).float(), (groups & 1).float()
+    groups = grouped(codes.float(), spec)
+    first = (groups >= 2).float()  # noqa: PLR2004 - the upper of two bits
+    second = groups - 2 * first
     return (first * scale.float().unsqueeze(-1) + second * second_scale.float().unsqueeze(-1)).reshape(codes.shape)
 
 
