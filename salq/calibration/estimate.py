@@ -60,7 +60,7 @@ def estimate(
     blocks = min(n_blocks or config.num_hidden_layers, config.num_hidden_layers)
     head = config.vocab_size * config.hidden_size
     model_weights = weights * config.num_hidden_layers + head * (1 if config.tie_word_embeddings else 2)
-    seconds = blocks * _block_seconds(recipe, weights, flops, bytes_per_second)
+    seconds = blocks * _block_seconds(recipe, weights, config.hidden_size, flops, bytes_per_second)
     saliency = 0.0
     if recipe.needs_saliency and recipe.saliency is not None:
         tokens = recipe.saliency.n_samples * recipe.saliency.seq_len
@@ -107,7 +107,7 @@ def _best_seconds(work: Any, device: torch.device) -> float:
     return best
 
 
-def _block_seconds(recipe: Recipe, weights: int, flops: float, bytes_per_second: float) -> float:
+def _block_seconds(recipe: Recipe, weights: int, hidden: int, flops: float, bytes_per_second: float) -> float:
     quantize = 10 * 4 * weights / bytes_per_second
     if recipe.data is None:
         return quantize
@@ -122,6 +122,8 @@ def _block_seconds(recipe: Recipe, weights: int, flops: float, bytes_per_second:
         memory += steps * WEIGHT_PASSES * 4 * weights / bytes_per_second
         if stage.objective is not None:
             compute += tokens * (stage.epochs * (FORWARD + BACKWARD) + 2 * FORWARD) * weights
+        if stage.sliced_wasserstein is not None:  # two projections and the gradient of one; sorting takes about as long again
+            compute += 2 * 3 * FORWARD * stage.epochs * tokens * hidden * stage.sliced_wasserstein.projections
     return OVERHEAD * compute / flops + memory + quantize
 
 
