@@ -1,6 +1,7 @@
 """What can go wrong in a calibration has a defined end: stopped at the last finished block, defined codes, or one sentence before any work."""
 
 import contextlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def test_groups_of_one_value_or_one_sign(own: Llama, name: str, kind: str) -> No
     spoil(own, kind)
     blocks = MemoryBlocks()
     events = run(own, small(name), blocks)
-    assert all(event.output_error is not None and event.output_error < 2.0 for event in events if isinstance(event, ev.BlockDone))
+    assert all(event.output_error is not None and math.isfinite(event.output_error) for event in events if isinstance(event, ev.BlockDone))
     for index in range(own.n_blocks):
         for module_name, linear in blocks.load(index).items():
             assert int(linear.codes.max()) <= 3

@@ -18,16 +18,19 @@ from tests.helpers import assert_close, random_tokens
 
 
 class RandomSaliency:
-    """A saliency map with the right shapes."""
+    """A saliency map with the right shapes; `spread`: standard deviation of its logarithm, for a heavy tail."""
 
     n_samples, seq_len = 4, 24
 
-    def __init__(self, model: Llama) -> None:
+    def __init__(self, model: Llama, spread: float = 0.0) -> None:
         generator = torch.Generator().manual_seed(5)
-        self._blocks = [
-            {name: torch.rand(linear.weight.shape, generator=generator) * 1e-3 for name, linear in model.linears(index).items()}
-            for index in range(model.n_blocks)
-        ]
+
+        def draw(shape: torch.Size) -> torch.Tensor:
+            if spread:
+                return torch.exp(spread * torch.randn(shape, generator=generator)) * 1e-6
+            return torch.rand(shape, generator=generator) * 1e-3
+
+        self._blocks = [{name: draw(linear.weight.shape) for name, linear in model.linears(index).items()} for index in range(model.n_blocks)]
 
     def block(self, index: int) -> dict[str, torch.Tensor]:
         return self._blocks[index]
@@ -156,11 +159,15 @@ def test_mixed_bits_are_calibrated_stored_and_run(tiny: Llama, tmp_path: Path) -
 
 
 def test_the_saliency_term_acts(tiny: Llama) -> None:
-    """At relative strength 1, sum G (Q - W)^2 falls against ApiQ's with the same seed, and the codes differ."""
+    """At relative strength 1, sum G (Q - W)^2 is at least 10 % below ApiQ's with the same seed, steps and rates, and the codes differ.
+
+    Saliency has a heavy tail, as real maps have, and the rates let 60 steps of the tiny model go as far as the default model's 48 of quick.
+    """
+    saliency = RandomSaliency(tiny, spread=2.0)
+    tokens, course = random_tokens(tiny.config.vocab_size, 4, 24), {"epochs": 60, "lr_clipping": 0.1}
     plain, salient = MemoryBlocks(), MemoryBlocks()
-    run(tiny, small("apiq", epochs=30), plain)
-    run(tiny, small("sapr", epochs=30, strength=1.0), salient)
-    saliency = RandomSaliency(tiny)
+    list(calibrate(tiny, tokens, small("apiq", **course), plain))
+    list(calibrate(tiny, tokens, small("sapr", strength=1.0, **course), salient, saliency))
 
     def weighted(blocks: MemoryBlocks) -> float:
         return sum(
