@@ -6,24 +6,28 @@ Codes are decided once, when the block freezes; the next block sees exactly what
 """
 
 import copy
+import hashlib
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Protocol, cast
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from salq.calibration.fit import FitData, losses_at_start, run_stage
+from salq.calibration.fit import FitData
+from salq.calibration.frozen_block import dequantized_block
 from salq.calibration.objectives import Targets, relative_error
 from salq.calibration.recipe import Recipe
+from salq.calibration.stages import fit_block
 from salq.calibration.store import Block, BlockStore
 from salq.calibration.streams import Streams
 from salq.calibration.student import Student
 from salq.core.errors import ConfigError, ShapeError
 from salq.core.events import BlockDone, BlockStarted, Event, PhaseDone, PhaseStarted
 from salq.models.llama import LINEARS, Llama
-from salq.quant.spec import check_group_size
+from salq.quant.mixed import check_group_sizes, check_rules
 
 
 class SaliencySource(Protocol):
@@ -62,8 +66,9 @@ def calibrate(
     """
     device = device or model.device
     total = model.n_blocks if n_blocks is None else min(n_blocks, model.n_blocks)
-    check_group_size(recipe.spec, matrix_shapes(model))
-    _check_inputs(model, tokens, recipe, saliency)
+    _check_shapes(recipe, matrix_shapes(model))
+    _check_inputs(model, tokens, recipe, saliency, total)
+    blocks.claim(origin_of(model, tokens, recipe, seed))
     started = time.monotonic()
     yield PhaseStarted("calibration", of=total)
     streams = None if tokens is None else Streams(model, tokens, device)
@@ -79,10 +84,7 @@ def calibrate(
             student = _student(teacher, recipe, index, seed)
             if streams is not None and targets is not None and recipe.active_stages:
                 data = FitData(streams.quantized, streams.kwargs, targets, _published_saliency(recipe, saliency, index, device), index)
-                first = losses_at_start(recipe.active_stages[0], student, data)
-                details = {"output_at_start": first.output, "regularizer_at_start": first.regularizer}
-                for number, stage in enumerate(recipe.active_stages):
-                    yield from run_stage(stage, student, data, _generator(seed, index, number + 1))
+                details = yield from fit_block(recipe, student, teacher, streams, data, partial(_generator, seed, index))
             blocks.save(index, student.freeze())
         frozen = blocks.load(index)
         output_error = None if streams is None or targets is None else _advance(streams, targets, teacher, frozen)
@@ -107,7 +109,27 @@ def weight_errors(block: nn.Module, frozen: Block) -> dict[str, float]:
     return errors
 
 
-def _check_inputs(model: Llama, tokens: Tensor | None, recipe: Recipe, saliency: SaliencySource | None) -> None:
+def origin_of(model: Llama, tokens: Int64[Tensor, "n seq"] | None, recipe: Recipe, seed: int) -> dict[str, str]:
+    """What decides the codes of a block, by name: blocks of another origin are not gone on with. Absent features (None) do not count."""
+    text = "" if tokens is None else hashlib.sha256(tokens.cpu().numpy().tobytes()).hexdigest()
+    return {
+        "model": model.source.fingerprint,
+        "recipe": hashlib.sha256(recipe.model_dump_json(exclude_none=True).encode()).hexdigest(),
+        "calibration text": text,
+        "seed": str(seed),
+    }
+
+
+def _check_shapes(recipe: Recipe, shapes: Mapping[str, tuple[int, int]]) -> None:
+    """Refuse grids and ranks that do not fit a matrix, and rules for matrices that do not exist."""
+    check_rules(recipe.mixed, shapes)
+    check_group_sizes(recipe.specs(shapes), shapes)
+    for name, shape in shapes.items():
+        if recipe.rank > min(shape):
+            raise ShapeError(f"{name}: adapter rank {recipe.rank} is larger than this {shape[0]} x {shape[1]} matrix; use at most {min(shape)}.")
+
+
+def _check_inputs(model: Llama, tokens: Tensor | None, recipe: Recipe, saliency: SaliencySource | None, total: int) -> None:
     """Refuse, before any work, what would fail in the first block."""
     if recipe.needs_data and tokens is None:
         raise ConfigError(f"Recipe {recipe.name!r} learns from text; give it calibration tokens.")
@@ -115,16 +137,26 @@ def _check_inputs(model: Llama, tokens: Tensor | None, recipe: Recipe, saliency:
         return
     if saliency is None:
         raise ConfigError(f"Recipe {recipe.name!r} weights its regularizer by saliency; compute a saliency map of this model first.")
-    first = saliency.block(0)
-    for name, linear in model.linears(0).items():
-        shape = _weight(linear).shape
-        if name not in first or first[name].shape != shape:
-            got = tuple(first[name].shape) if name in first else "nothing"
-            raise ShapeError(f"The saliency map holds {got} for 0.{name} of shape {tuple(shape)}; it was computed on another model.")
+    for index in sorted({0, total - 1}):  # a map of fewer blocks, or of other shapes, shows at its ends
+        found = _saliency_of(saliency, index)
+        for name, linear in model.linears(index).items():
+            shape = _weight(linear).shape
+            if name not in found or found[name].shape != shape:
+                got = tuple(found[name].shape) if name in found else "nothing"
+                raise ShapeError(f"The saliency map holds {got} for {index}.{name} of shape {tuple(shape)}; it was computed on another model.")
+
+
+def _saliency_of(saliency: SaliencySource, index: int) -> Mapping[str, Tensor]:
+    """One block of the map; nothing when the map has no such block."""
+    try:
+        return saliency.block(index)
+    except (ConfigError, IndexError, KeyError):
+        return {}
 
 
 def _student(teacher: nn.Module, recipe: Recipe, index: int, seed: int) -> Student:
-    return Student(teacher, LINEARS, recipe.spec, recipe.quantizer, recipe.adapter, _generator(seed, index, 0))
+    specs = {name: recipe.spec_of(index, name) for name in LINEARS}
+    return Student(teacher, LINEARS, specs, recipe.quantizer, recipe.adapter, _generator(seed, index, 0))
 
 
 def _advance(streams: Streams, targets: Targets, teacher: nn.Module, frozen: Block) -> float:
@@ -133,26 +165,16 @@ def _advance(streams: Streams, targets: Targets, teacher: nn.Module, frozen: Blo
     return relative_error(streams.quantized, targets.on_full)
 
 
-def dequantized_block(block: nn.Module, frozen: Block) -> nn.Module:
-    """A copy of `block` that applies what was stored, in float32; norms and biases are shared."""
-    memo = {id(parameter): parameter for parameter in block.parameters()}
-    result = copy.deepcopy(block, memo)
-    for name, linear in frozen.items():
-        original = block.get_submodule(name)
-        assert isinstance(original, nn.Linear)
-        plain = nn.Linear(original.in_features, original.out_features, bias=False, device="meta")
-        plain.weight = nn.Parameter(linear.to(original.weight.device).effective_weight(), requires_grad=False)
-        plain.bias = original.bias
-        result.set_submodule(name, plain)
-    return result
-
-
 def _published_saliency(recipe: Recipe, saliency: SaliencySource | None, index: int, device: torch.device) -> dict[str, Tensor] | None:
     """The published G = (N / T^2) F: a sum over N samples of the squared gradient of the mean over T predicted tokens."""
     if saliency is None or not recipe.needs_saliency:
         return None
     factor = saliency.n_samples / (saliency.seq_len - 1) ** 2
-    return {name: value.to(device, torch.float32) * factor for name, value in saliency.block(index).items()}
+    published = {name: value.to(device, torch.float32) * factor for name, value in saliency.block(index).items()}
+    for name, value in published.items():
+        if not bool(torch.isfinite(value).all()):
+            raise ConfigError(f"The saliency of {index}.{name} has values that are not finite; compute the map again on a model in float32.")
+    return published
 
 
 def _generator(seed: int, block: int, stage: int) -> torch.Generator:

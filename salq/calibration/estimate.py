@@ -61,7 +61,7 @@ def estimate(
     blocks = min(n_blocks or config.num_hidden_layers, config.num_hidden_layers)
     head = config.vocab_size * config.hidden_size
     model_weights = weights * config.num_hidden_layers + head * (1 if config.tie_word_embeddings else 2)
-    seconds = blocks * _block_seconds(recipe, weights, flops, bytes_per_second)
+    seconds = blocks * _block_seconds(recipe, weights, config.hidden_size, flops, bytes_per_second)
     saliency = 0.0
     if recipe.needs_saliency and recipe.saliency is not None:
         tokens = recipe.saliency.n_samples * recipe.saliency.seq_len
@@ -133,12 +133,14 @@ def _best_seconds(work: Any, device: torch.device) -> float:
     return best
 
 
-def _block_seconds(recipe: Recipe, weights: int, flops: float, bytes_per_second: float) -> float:
+def _block_seconds(recipe: Recipe, weights: int, hidden: int, flops: float, bytes_per_second: float) -> float:
     quantize = 10 * 4 * weights / bytes_per_second
     if recipe.data is None:
         return quantize
     tokens = recipe.data.n_samples * recipe.data.seq_len
     passes = 3.0  # both streams through teacher and frozen block
+    if recipe.granularity == "linear":
+        passes += 4.0  # and, on average half-way, through both blocks to each of four inputs
     compute = tokens * FORWARD * weights * passes
     memory = 0.0
     for stage in recipe.active_stages:
@@ -146,6 +148,8 @@ def _block_seconds(recipe: Recipe, weights: int, flops: float, bytes_per_second:
         memory += steps * WEIGHT_PASSES * 4 * weights / bytes_per_second
         if stage.objective is not None:
             compute += tokens * (stage.epochs * (FORWARD + BACKWARD) + 2 * FORWARD) * weights
+        if stage.sliced_wasserstein is not None:  # two projections and the gradient of one; sorting takes about as long again
+            compute += 2 * 3 * FORWARD * stage.epochs * tokens * hidden * stage.sliced_wasserstein.projections
     return OVERHEAD * compute / flops + memory + quantize
 
 
@@ -167,6 +171,8 @@ def _memory_gb(config: Config, recipe: Recipe, weights: int, model_weights: int,
         streams = 4 * 4 * recipe.data.n_samples * recipe.data.seq_len * config.hidden_size
         batch_tokens = recipe.data.seq_len * max((stage.batch_size for stage in recipe.active_stages), default=1)
         batch = 4 * batch_tokens * (12 * config.hidden_size + 8 * config.intermediate_size)
+        if recipe.granularity == "linear":  # inputs of a linear in both models, and two targets
+            streams += 4 * recipe.data.n_samples * recipe.data.seq_len * 6 * config.intermediate_size
     calibration = 4 * model_weights + 6 * 4 * weights + streams + batch
     distillation = 0.0
     if recipe.distillation is not None:

@@ -1,7 +1,7 @@
 """One stage of one block: AdamW steps on the clipping and the adapters of a student."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,16 +33,46 @@ class StartLosses:
 
     output: float
     regularizer: float
+    sliced_wasserstein: float = 0.0
 
 
-def run_stage(stage: Fit, student: Student, data: FitData, generator: torch.Generator) -> Iterator[StepDone]:
+@dataclass(frozen=True)
+class Factors:
+    """What the terms of a stage are multiplied by in one block, and the saliency that its regularizer weighs with."""
+
+    regularizer: float
+    sliced_wasserstein: float
+    saliency: Mapping[str, Float[Tensor, "out in"]] | None
+
+    @classmethod
+    def of(cls, stage: Fit, data: FitData, start: StartLosses) -> "Factors":
+        """Strength and scale as the recipe's conventions say, from the losses before the first step."""
+        term, transport = stage.regularizer, stage.sliced_wasserstein
+        return cls(
+            0.0 if term is None else term.coefficient(data.block, start.output, start.regularizer),
+            0.0 if transport is None else transport.factor(data.block, start.output, start.sliced_wasserstein),
+            None if term is None else term.prepared(data.saliency),
+        )
+
+
+def run_stage(
+    stage: Fit,
+    student: Student,
+    data: FitData,
+    generator: torch.Generator,
+    *,
+    start: StartLosses | None = None,
+    optimizer: torch.optim.AdamW | None = None,
+) -> Iterator[StepDone]:
     """Minimise the stage's terms; yields after a step, at most about 64 times on a GPU, where every report waits for the device.
 
+    start: the block's losses before its first stage; measured now when not given.
+    optimizer: one that earlier stages have used, whose moments are kept; a fresh one when not given.
     Raises Diverged at the first report of a loss that is not finite.
     """
-    start = losses_at_start(stage, student, data)
-    coefficient = 0.0 if stage.regularizer is None else stage.regularizer.coefficient(data.block, start.output, start.regularizer)
-    optimizer = _optimizer(stage, student)
+    factors = Factors.of(stage, data, start or losses_at_start(stage, student, data))
+    optimizer = optimizer or new_optimizer([stage], student)
+    _retune(optimizer, stage)
     n_samples = data.inputs.shape[0]
     of = stage.epochs * math.ceil(n_samples / stage.batch_size)
     stride = 1 if data.inputs.device.type == "cpu" else max(1, of // 64)
@@ -50,7 +80,7 @@ def run_stage(stage: Fit, student: Student, data: FitData, generator: torch.Gene
     step = 0
     for _ in range(stage.epochs):
         for rows in torch.randperm(n_samples, generator=generator).split(stage.batch_size):
-            terms = _step(stage, student, data, rows, coefficient, optimizer, _rate(stage, step, of))
+            terms = _step(stage, student, data, rows, factors, optimizer, _rate(stage, step, of), generator)
             step += 1
             if step % stride == 0 or step == of:
                 losses = {name: float(term) for name, term in terms.items()}
@@ -64,30 +94,51 @@ def run_stage(stage: Fit, student: Student, data: FitData, generator: torch.Gene
 def losses_at_start(stage: Fit, student: Student, data: FitData) -> StartLosses:
     """The two terms before the first step, over all samples, without gradient."""
     student.new_step()
-    output = 0.0
+    output = transported = 0.0
     if stage.objective is not None:
+        projections = torch.Generator().manual_seed(data.block)  # a generator of its own: measuring does not change the stages' draws
         for rows in torch.arange(data.inputs.shape[0]).split(stage.batch_size):
-            result = run_block(student.block, data.inputs[rows], data.kwargs)
-            output += float(stage.objective.loss(result, data.targets.batch(rows))) * len(rows) / data.inputs.shape[0]
-    raw = 0.0 if stage.regularizer is None else float(stage.regularizer.raw(student.linears, _weights(stage, data)))
-    return StartLosses(output, raw)
+            result, targets = run_block(student.block, data.inputs[rows], data.kwargs), data.targets.batch(rows)
+            output += float(stage.objective.loss(result, targets)) * len(rows) / data.inputs.shape[0]
+            if stage.sliced_wasserstein is not None:
+                distance = stage.sliced_wasserstein.distance(result, targets.on_full, projections)
+                transported += float(distance) * len(rows) / data.inputs.shape[0]
+    raw = 0.0 if stage.regularizer is None else float(stage.regularizer.raw(student.linears, stage.regularizer.prepared(data.saliency)))
+    return StartLosses(output, raw, transported)
 
 
-def _step(
-    stage: Fit, student: Student, data: FitData, rows: Tensor, coefficient: float, optimizer: torch.optim.AdamW, rate: float
-) -> dict[str, Tensor]:
-    """One optimizer step; returns the terms, as they enter the sum, still on the device."""
+def loss_terms(
+    stage: Fit, student: Student, data: FitData, rows: Tensor, factors: Factors, generator: torch.Generator
+) -> dict[str, Float[Tensor, ""]]:
+    """The terms of the stage on the samples `rows`, as they enter the sum; `generator` draws the sliced Wasserstein term's directions."""
     student.new_step()
     terms: dict[str, Tensor] = {}
     if stage.objective is not None:
-        output = run_block(student.block, data.inputs[rows], data.kwargs)
-        terms["output"] = stage.objective.loss(output, data.targets.batch(rows))
-    if stage.regularizer is not None and coefficient > 0:
-        terms["weight_saliency" if stage.regularizer.weighted else "weight"] = coefficient * stage.regularizer.raw(
-            student.linears, _weights(stage, data)
-        )
+        output, targets = run_block(student.block, data.inputs[rows], data.kwargs), data.targets.batch(rows)
+        terms["output"] = stage.objective.loss(output, targets)
+        if stage.sliced_wasserstein is not None and factors.sliced_wasserstein > 0:
+            terms["output"] = (1 - stage.sliced_wasserstein.weight) * terms["output"]
+            terms["sliced_wasserstein"] = factors.sliced_wasserstein * stage.sliced_wasserstein.distance(output, targets.on_full, generator)
+    if stage.regularizer is not None and factors.regularizer > 0:
+        raw = stage.regularizer.raw(student.linears, factors.saliency)
+        terms["weight_saliency" if stage.regularizer.weighted else "weight"] = factors.regularizer * raw
+    return terms
+
+
+def _step(
+    stage: Fit,
+    student: Student,
+    data: FitData,
+    rows: Tensor,
+    factors: Factors,
+    optimizer: torch.optim.AdamW,
+    rate: float,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """One optimizer step; returns the terms, as they enter the sum, still on the device."""
+    terms = loss_terms(stage, student, data, rows, factors, generator)
     if not terms:  # a dead regularizer alone (R = 0 at the start): nothing to minimise, nothing changes
-        return {"output": torch.zeros(())}
+        return {"weight": torch.zeros(())}
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * rate
     optimizer.zero_grad(set_to_none=True)
@@ -96,17 +147,21 @@ def _step(
     return {name: term.detach() for name, term in terms.items()}
 
 
-def _weights(stage: Fit, data: FitData) -> Mapping[str, Tensor] | None:
-    return data.saliency if stage.regularizer is not None and stage.regularizer.weighted else None
-
-
-def _optimizer(stage: Fit, student: Student) -> torch.optim.AdamW:
+def new_optimizer(stages: Sequence[Fit], student: Student) -> torch.optim.AdamW:
+    """AdamW over the groups that any of the stages learns; `run_stage` sets the rates and the decay of its own stage."""
     groups = [
-        {"params": student.parameters(group), "lr": rate, "base_lr": rate}
-        for group, rate in (("clipping", stage.lr_clipping), ("adapter", stage.lr_adapter))
-        if rate > 0 and student.parameters(group)
+        {"params": student.parameters(group), "group": group}
+        for group in stages[0].rates
+        if student.parameters(group) and any(stage.rates[group] > 0 for stage in stages)
     ]
-    return torch.optim.AdamW(groups, weight_decay=stage.weight_decay)
+    return torch.optim.AdamW(groups)
+
+
+def _retune(optimizer: torch.optim.AdamW, stage: Fit) -> None:
+    """The stage's rates and decay; the moments stay what they are, as in SAPR's released code."""
+    for group in optimizer.param_groups:
+        group["base_lr"] = stage.rates[group["group"]]
+        group["weight_decay"] = stage.weight_decay
 
 
 def _rate(stage: Fit, step: int, of: int) -> float:

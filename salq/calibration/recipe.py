@@ -3,19 +3,25 @@
 The engine reads a recipe and never asks for its name. Recipes are JSON; unknown keys are refused.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from salq.calibration.distillation import Distillation
 from salq.calibration.objectives import OutputMSE
 from salq.calibration.regularizers import WeightPreservation
+from salq.calibration.sliced_wasserstein import SlicedWasserstein
+from salq.core.errors import ConfigError
 from salq.quant.adapter import LoRA
 from salq.quant.clipping import LWC, MinMax
+from salq.quant.dual_binary import DualBinary, check_dual_spec
+from salq.quant.mixed import SpecRule, grids, rules_of
+from salq.quant.size import SizeReport, size_report
 from salq.quant.spec import QuantSpec
 
 Group = Literal["clipping", "adapter"]
-Quantizer = Annotated[LWC | MinMax, Field(discriminator="kind")]
+Quantizer = Annotated[LWC | MinMax | DualBinary, Field(discriminator="kind")]
 
 
 class Fit(BaseModel):
@@ -27,16 +33,24 @@ class Fit(BaseModel):
     epochs: int = Field(default=20, ge=0, le=1000, description="Passes over the calibration samples; 0 skips the stage.")
     objective: OutputMSE | None = Field(default=OutputMSE(), description="Term on the block's output; none leaves only the regularizer.")
     regularizer: WeightPreservation | None = Field(default=None, description="Term on the weights.")
+    sliced_wasserstein: SlicedWasserstein | None = Field(default=None, description="Second term on the block's output.")
     batch_size: int = Field(default=1, ge=1, le=1024, description="Samples per optimizer step.")
     lr_clipping: float = Field(default=5e-3, ge=0, le=10, description="Learning rate of the clipping logits; 0 leaves them alone.")
     lr_adapter: float = Field(default=5e-4, ge=0, le=10, description="Learning rate of the adapters; 0 leaves them alone.")
     weight_decay: float = Field(default=0.1, ge=0, le=10, description="AdamW's decoupled weight decay, for clipping and adapters.")
     schedule: Literal["constant", "cosine"] = Field(default="constant", description="Learning rate over the stage's steps.")
 
+    @property
+    def rates(self) -> dict[Group, float]:
+        """Learning rate of every group of parameters."""
+        return {"clipping": self.lr_clipping, "adapter": self.lr_adapter}
+
     @model_validator(mode="after")
     def _has_a_term(self) -> "Fit":
         if self.objective is None and self.regularizer is None:
             raise ValueError(f"stage {self.name!r} minimises nothing: give it an objective, a regularizer or both")
+        if self.sliced_wasserstein is not None and self.objective is None:
+            raise ValueError(f"stage {self.name!r} has a sliced Wasserstein term, which is a share of the output loss; give it an objective")
         return self
 
 
@@ -72,6 +86,15 @@ class Recipe(BaseModel):
     data: CalibrationData | None = None
     saliency: SaliencyData | None = None
     distillation: Distillation | None = None
+    granularity: Literal["linear"] | None = Field(
+        default=None, description="linear: one linear after the other preserves its own output (ApiQ-lw); none: each block as a whole."
+    )
+    optimizer_state: Literal["kept"] | None = Field(
+        default=None, description="kept: one AdamW through all stages, whose rates and decay change (released SAPR); none: a fresh one per stage."
+    )
+    mixed: Annotated[tuple[SpecRule, ...] | None, BeforeValidator(rules_of)] = Field(
+        default=None, description="Other grids for some matrices, first fit wins, such as *.down_proj:w4g64 0.*:w8g64; none: all alike."
+    )
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Recipe":
@@ -81,12 +104,54 @@ class Recipe(BaseModel):
             raise ValueError("a regularizer weighted by saliency needs saliency data (saliency.n_samples, saliency.seq_len)")
         if self.stages and isinstance(self.quantizer, MinMax) and self.adapter is None:
             raise ValueError("the stages have nothing to learn: use the lwc quantizer, an adapter or both")
-        for stage in self.stages:
-            if stage.epochs and stage.objective is None and stage.regularizer is not None and isinstance(self.quantizer, MinMax):
-                before = stage.regularizer.where == "before_lora"
-                if before:
-                    raise ValueError(f"stage {stage.name!r} compares weights before the adapter, which min_max cannot change; use after_lora or lwc")
+        if self.stages and not self.active_stages:
+            raise ValueError("every stage has 0 epochs, so nothing would be learned; give one stage an epoch, or use recipe rtn")
+        for stage in self.active_stages:
+            self._check_stage(stage)
+        if isinstance(self.quantizer, DualBinary):
+            self._check_dual_specs()
+            if self.distillation is not None:
+                raise ValueError("an end-to-end pass learns the scales of a uniform grid; leave distillation out, or use the lwc quantizer")
         return self
+
+    def _check_stage(self, stage: Fit) -> None:
+        learns = self.learns(stage)
+        if not learns:
+            raise ValueError(
+                f"stage {stage.name!r} has nothing to learn: its learning rates are 0 or belong to parts that this recipe lacks "
+                "(clipping without a learnable quantizer, an adapter of rank 0)"
+            )
+        term = stage.regularizer
+        if term is not None and term.strength > 0 and term.where == "before_lora" and "clipping" not in learns:
+            raise ValueError(
+                f"stage {stage.name!r} compares weights before the adapter, which nothing in it can change; "
+                "use after_lora, or a learnable quantizer with lr_clipping above 0"
+            )
+
+    def _check_dual_specs(self) -> None:
+        try:
+            for spec in (self.spec, *(rule.spec for rule in self.mixed or ())):
+                check_dual_spec(spec)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+
+    def learns(self, stage: Fit) -> set[Group]:
+        """The groups of parameters that `stage` changes."""
+        exists: dict[Group, bool] = {"clipping": self.quantizer.is_learnable, "adapter": self.adapter is not None}
+        return {group for group, rate in stage.rates.items() if rate > 0 and exists[group]}
+
+    def spec_of(self, block: int, module_name: str) -> QuantSpec:
+        """The grid of one matrix."""
+        name = f"{block}.{module_name}"
+        return self.specs([name])[name]
+
+    def specs(self, names: Iterable[str]) -> dict[str, QuantSpec]:
+        """{name: its grid} of the matrices `names` ('block.module_name')."""
+        return grids(self.spec, self.mixed, names)
+
+    def size(self, shapes: Mapping[str, tuple[int, int]], parameters: int) -> SizeReport:
+        """What a model of `parameters` weights, whose matrices `shapes` ({'block.module_name': (out, in)}) are quantized, weighs with this recipe."""
+        return size_report(self.specs(shapes), shapes, parameters, self.rank, self.quantizer.grid)
 
     @property
     def rank(self) -> int:

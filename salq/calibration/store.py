@@ -9,11 +9,23 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from salq.core.errors import FormatError, NewerFormatError, StoreError
-from salq.core.files import atomic_path
+from salq.core.files import atomic_path, read_json, write_json
 from salq.packing.files import Origin, PackedFile, write_packed
 from salq.quant.frozen import FrozenLinear
 
 Block = dict[str, FrozenLinear]
+ORIGIN = "origin.json"
+MAX_SHOWN = 12
+"""Seeds are shown in a refusal, hashes are not."""
+
+
+def check_origin(known: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    """Raise StoreError for the first thing that differs between what blocks were made from and what is asked for now."""
+    for name, value in wanted.items():
+        before = known.get(name, value)
+        if before != value:
+            which = f" ({before}, not {value})" if max(len(before), len(value)) <= MAX_SHOWN else ""
+            raise StoreError(f"The finished blocks were made with another {name}{which}; go on with the same one, or use an empty folder.")
 
 
 class BlockStore(Protocol):
@@ -21,6 +33,9 @@ class BlockStore(Protocol):
 
     def has(self, index: int) -> bool:
         """Whether block `index` is finished."""
+
+    def claim(self, origin: Mapping[str, str]) -> None:
+        """Say what the blocks are made from. Raises StoreError when finished ones were made from something else."""
 
     def save(self, index: int, block: Mapping[str, FrozenLinear]) -> None:
         """Keep a finished block."""
@@ -35,6 +50,12 @@ class MemoryBlocks:
     def __init__(self) -> None:
         """Empty."""
         self._blocks: dict[int, Block] = {}
+        self._origin: dict[str, str] = {}
+
+    def claim(self, origin: Mapping[str, str]) -> None:
+        """Say what the blocks are made from. Raises StoreError when finished ones were made from something else."""
+        check_origin(self._origin if self._blocks else {}, origin)
+        self._origin = dict(origin)
 
     def has(self, index: int) -> bool:
         """Whether block `index` is finished."""
@@ -63,6 +84,20 @@ class DirectoryBlocks:
     def has(self, index: int) -> bool:
         """Whether block `index` is finished."""
         return self.path(index).is_file()
+
+    def claim(self, origin: Mapping[str, str]) -> None:
+        """Say what the blocks are made from, in origin.json. Raises StoreError when finished ones were made from something else."""
+        if self.indices():
+            check_origin(self._origin(), origin)
+        write_json(self.folder / ORIGIN, dict(origin))
+
+    def _origin(self) -> dict[str, str]:
+        """What the finished blocks were made from; nothing is known, and nothing binds, where no file says so."""
+        try:
+            found = read_json(self.folder / ORIGIN)
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def indices(self) -> list[int]:
         """Finished blocks, ascending."""

@@ -1,7 +1,8 @@
 """The student: a decoder block whose matrices are quantized on the fly while their clipping and adapters are learned."""
 
 import copy
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Mapping
 
 import torch
 from jaxtyping import Float
@@ -9,8 +10,8 @@ from torch import Tensor, nn
 
 from salq.quant.adapter import Adapter, LoRA
 from salq.quant.clipping import LWC, Clipping, MinMax
-from salq.quant.frozen import FrozenLinear, freeze
-from salq.quant.grid import fake_quantize
+from salq.quant.dual_binary import DualBinary, DualScales
+from salq.quant.frozen import FrozenLinear
 from salq.quant.spec import QuantSpec
 
 
@@ -24,7 +25,7 @@ class StudentLinear(nn.Module):
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(self, linear: nn.Linear, spec: QuantSpec, clipping: Clipping, adapter: Adapter | None) -> None:
+    def __init__(self, linear: nn.Linear, spec: QuantSpec, clipping: Clipping | DualScales, adapter: Adapter | None) -> None:
         """The weight is shared with `linear`, never copied or changed."""
         super().__init__()
         self.spec, self.clipping, self.adapter = spec, clipping, adapter
@@ -39,7 +40,7 @@ class StudentLinear(nn.Module):
     def fake_weight(self) -> Float[Tensor, "out in"]:
         """Q(W) of this step."""
         if self._fake is None:
-            self._fake = fake_quantize(self.weight, self.clipping.qparams(), self.spec)
+            self._fake = self.clipping.fake_quantize(self.weight)
         return self._fake
 
     def effective_weight(self) -> Float[Tensor, "out in"]:
@@ -53,19 +54,26 @@ class StudentLinear(nn.Module):
 
     def freeze(self) -> FrozenLinear:
         """Codes, grid and adapter as they will be stored."""
-        frozen = freeze(self.weight, self.clipping.qparams(), self.spec)
+        frozen = self.clipping.freeze(self.weight)
         if self.adapter is None:
             return frozen
         half = torch.float16
-        return FrozenLinear(
-            frozen.spec,
-            frozen.codes,
-            frozen.scale,
-            frozen.zero_point,
-            lora_A=self.adapter.lora_A.detach().to(half),
-            lora_B=self.adapter.lora_B.detach().to(half),
-            scaling=self.adapter.scaling,
+        return dataclasses.replace(
+            frozen, lora_A=self.adapter.lora_A.detach().to(half), lora_B=self.adapter.lora_B.detach().to(half), scaling=self.adapter.scaling
         )
+
+
+class SideBySide(nn.Module):
+    """Linears that read the same input; their outputs are concatenated."""
+
+    def __init__(self, linears: Iterable[nn.Module]) -> None:
+        """The linears are shared, not copied."""
+        super().__init__()
+        self.linears = nn.ModuleList(linears)
+
+    def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        """All of them on `x`."""
+        return torch.cat([linear(x) for linear in self.linears], dim=-1)
 
 
 class Student:
@@ -75,12 +83,15 @@ class Student:
         self,
         block: nn.Module,
         module_names: Iterable[str],
-        spec: QuantSpec,
-        clipping: LWC | MinMax,
+        spec: QuantSpec | Mapping[str, QuantSpec],
+        clipping: LWC | MinMax | DualBinary,
         adapter: LoRA | None,
         generator: torch.Generator,
     ) -> None:
-        """`block` is float32 on its device and stays untouched. Raises ShapeError naming the matrix when rank or group size do not fit."""
+        """`block` is float32 on its device and stays untouched; `spec` is one grid or {module_name: grid}.
+
+        Raises ShapeError naming the matrix when rank or group size do not fit.
+        """
         memo = {id(parameter): parameter for parameter in block.parameters()}  # share the weights, copy only the modules
         self.block = copy.deepcopy(block, memo)
         self.linears: dict[str, StudentLinear] = {}
@@ -88,14 +99,22 @@ class Student:
             linear = block.get_submodule(name)
             assert isinstance(linear, nn.Linear)
             out_features, in_features = linear.weight.shape
+            own = spec if isinstance(spec, QuantSpec) else spec[name]
             built = StudentLinear(
                 linear,
-                spec,
-                clipping.build(linear.weight.detach(), spec),
+                own,
+                clipping.build(linear.weight.detach(), own),
                 None if adapter is None else adapter.build(out_features, in_features, generator, linear.weight.device),
             )
             self.block.set_submodule(name, built)
             self.linears[name] = built
+
+    def part(self, module_names: Iterable[str]) -> "Student":
+        """The student of some linears that read the same input: its `block` maps that input to their concatenated outputs."""
+        part = copy.copy(self)
+        part.linears = {name: self.linears[name] for name in module_names}
+        part.block = SideBySide(part.linears.values())
+        return part
 
     def new_step(self) -> None:
         """To be called before every forward pass that follows a change of parameters."""

@@ -6,6 +6,7 @@ from typing import Any
 from salq.cli import options
 from salq.cli.report import emit, facts, number, say, table
 from salq.models.catalogue import CATALOGUE, DEFAULT_MODEL
+from salq.quant.spec import QuantSpec
 
 
 def add(commands: options.Commands) -> None:
@@ -14,7 +15,7 @@ def add(commands: options.Commands) -> None:
     parser = options.command(commands, "recipes", recipes, "List the calibration recipes, or show one with all its settings.")
     parser.add_argument("name", nargs="?", metavar="RECIPE", help="show this recipe")
     parser.add_argument("--preset", default="quick", help="quick, base or published (default quick)")
-    options.add_grid(parser)
+    options.add_grid(parser, bits=None)
 
 
 def models(args: argparse.Namespace) -> int:
@@ -61,7 +62,7 @@ def recipes(args: argparse.Namespace) -> int:
 def _one_recipe(args: argparse.Namespace) -> int:
     from salq import recipes as registry
 
-    options.check_spec(args.bits, args.group_size, symmetric=args.symmetric)
+    options.check_spec(args.bits or QuantSpec().bits, args.group_size, symmetric=args.symmetric)
     recipe = registry.get(args.name, preset=args.preset, bits=args.bits, group_size=args.group_size, symmetric=args.symmetric)
     method, settings = registry.describe(args.name), registry.fields(recipe)
     if args.json:

@@ -14,9 +14,9 @@ from salq.runs.limits import Limits
 from salq.runs.requests import CalibrateRequest, Evaluation
 
 if TYPE_CHECKING:
+    from salq.calibration.recipe import Recipe
     from salq.calibration.store import Block
     from salq.models.llama import Llama
-    from salq.quant.spec import QuantSpec
 
 ORIGINAL_BITS = 16
 
@@ -81,11 +81,12 @@ def _of_run(args: argparse.Namespace, evaluation: Evaluation) -> tuple[str, dict
     model = load_model(request.model, device=args.device)
     blocks = store.result(run_id)
     frozen = {index: blocks.load(index) for index in blocks.indices()}
-    values = _measured(model, frozen, request.spec, request.recipe.rank, args, evaluation) | _generations(model, frozen, args.generations)
+    values = _measured(model, frozen, request.recipe, args, evaluation) | _generations(model, frozen, args.generations)
     return f"{request.shown_title}   (run {run_id})", {"run": run_id, **values}
 
 
 def _of_model(args: argparse.Namespace, evaluation: Evaluation) -> tuple[str, dict[str, Any]]:
+    from salq import recipes
     from salq.kernels.assemble import rtn_blocks
     from salq.models.llama import load_model
 
@@ -94,23 +95,23 @@ def _of_model(args: argparse.Namespace, evaluation: Evaluation) -> tuple[str, di
     model = load_model(options.placed_model(args.model), device=args.device)
     name = args.model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     if args.recipe is None:
-        return f"{name}, {model.reference_label}", _measured(model, {}, None, 0, args, evaluation) | _generations(model, {}, args.generations)
+        return f"{name}, {model.reference_label}", _measured(model, {}, None, args, evaluation) | _generations(model, {}, args.generations)
+    rounding = recipes.get("rtn", bits=args.bits, group_size=args.group_size, symmetric=args.symmetric)
     frozen = rtn_blocks(model, spec)
-    values = _measured(model, frozen, spec, 0, args, evaluation) | _generations(model, frozen, args.generations)
+    values = _measured(model, frozen, rounding, args, evaluation) | _generations(model, frozen, args.generations)
     return f"rtn {spec.tag} {name}", {"recipe": "rtn", "tag": spec.tag, **values}
 
 
 def _measured(
-    model: "Llama", frozen: "dict[int, Block]", spec: "QuantSpec | None", rank: int, args: argparse.Namespace, evaluation: Evaluation
+    model: "Llama", frozen: "dict[int, Block]", recipe: "Recipe | None", args: argparse.Namespace, evaluation: Evaluation
 ) -> dict[str, Any]:
-    """Scores and size; without a spec, of the original against itself. `args` say what runs the matrices and the head."""
+    """Scores and size; without a recipe, of the original against itself. `args` say what runs the matrices and the head."""
     from salq.calibration.engine import matrix_shapes
     from salq.core.device import PeakMemory
     from salq.data.sources import load_text
     from salq.data.windows import evaluation_windows
     from salq.evaluation.scores import score
     from salq.kernels.assemble import execution, quantized_copy, round_head
-    from salq.quant.size import size_report
 
     started, peak = time.monotonic(), PeakMemory(model.device)
     text = load_text(evaluation.text, "evaluation")
@@ -118,11 +119,11 @@ def _measured(
     quantized = quantized_copy(model, frozen, args.executor) if frozen else model
     quantized = round_head(quantized) if args.head == "8bit" else quantized
     scores = Display().watch(score(model, quantized, windows, text=text.name))
-    if spec is None:
+    if recipe is None:
         size: dict[str, Any] = _original_size(model)
     else:
         shapes = {name: shape for name, shape in matrix_shapes(model).items() if int(name.split(".")[0]) in frozen}
-        size = dataclasses.asdict(size_report(spec, shapes, model.parameters, rank))
+        size = dataclasses.asdict(recipe.size(shapes, model.parameters))
     about = {"reference": model.reference_label, "reference_note": model.source.note, "device": str(model.device), "execution": execution(quantized)}
     return {**scores.metrics(), **size, "seconds": time.monotonic() - started, "peak_memory_gb": peak.gb(), **about}
 

@@ -9,6 +9,7 @@ from salq.cli.follow import carry_out_and_report, open_store, run_json
 from salq.cli.report import duration, emit, facts, note, number, percent, result_facts, say, table
 from salq.core.errors import StoreError
 from salq.core.files import read_json
+from salq.core.progress import Progress, start_terms
 from salq.runs.limits import check
 from salq.runs.store import RunInfo, RunStore
 from salq.runs.worker import LOG, last_line
@@ -53,7 +54,15 @@ def show(args: argparse.Namespace) -> int:
     info = store.get(store.resolve(args.run_id))
     if args.json:
         request = None if info.request is None else info.request.to_json()
-        emit(run_json(info) | {"request": request, "environment": _environment(store, info.id), "output_errors": info.progress.output_errors})
+        emit(
+            run_json(info)
+            | {
+                "request": request,
+                "environment": _environment(store, info.id),
+                "output_errors": info.progress.output_errors,
+                "details": info.progress.details,
+            }
+        )
         return 0
     say(f"{info.title}   (run {info.id})")
     say(facts([(name, value) for name, value in _about(store, info) if value]))
@@ -61,7 +70,7 @@ def show(args: argparse.Namespace) -> int:
         say(result_facts(info.metrics, info.progress.phase_seconds))
     errors = info.progress.output_errors
     if errors:
-        say("\n" + table(["block", "output error"], [[str(block), percent(error)] for block, error in sorted(errors.items())]))
+        say("\n" + _blocks_table(info.progress))
     return 0
 
 
@@ -112,6 +121,19 @@ def delete(args: argparse.Namespace) -> int:
     else:
         note(f"Run {run_id} is deleted.")
     return 0
+
+
+def _blocks_table(progress: Progress) -> str:
+    """Error of every finished block and, where it was calibrated, how large each loss term and its gradient were before the first step."""
+    terms = {block: start_terms(details) for block, details in progress.details.items()}
+    names = list(dict.fromkeys(term.name for found in terms.values() for term in found))
+    rows = []
+    for block, error in sorted(progress.output_errors.items()):
+        by_name = {term.name: term for term in terms.get(block, [])}
+        cells = [(number(term.value, 3), number(sum(norm**2 for norm in term.gradients.values()) ** 0.5, 3)) for term in by_name.values()]
+        known = dict(zip(by_name, cells, strict=True))
+        rows.append([str(block), percent(error), *(cell for name in names for cell in known.get(name, ("-", "-")))])
+    return table(["block", "output error", *(words for name in names for words in (name, "its gradient"))], rows)
 
 
 def _with_run(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

@@ -3,7 +3,7 @@
 One fold serves the command line, the page and `runs show`. Folding a prefix and then the rest equals folding all.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,33 @@ MAX_POINTS = 200
 DISTILLATION = "distillation_kl"
 
 
+@dataclass(frozen=True)
+class StartTerm:
+    """One loss term of a block before its first step: its value as it enters the sum, and the norm of its gradient by group of parameters."""
+
+    name: str
+    value: float
+    gradients: dict[str, float]
+
+    @property
+    def words(self) -> str:
+        """Such as 'output 1.6, gradient clipping 0.2, adapter 0.05'."""
+        felt = ", ".join(f"{group} {norm:.2g}" for group, norm in self.gradients.items())
+        return f"{self.name} {self.value:.2g}, gradient {felt}" if felt else f"{self.name} {self.value:.2g}"
+
+
+def start_terms(details: Mapping[str, float]) -> list[StartTerm]:
+    """The terms in `BlockDone.details`: loss.TERM and gradient.TERM.GROUP."""
+    names = [key.removeprefix("loss.") for key in details if key.startswith("loss.")]
+    gradients = {key: value for key, value in details.items() if key.startswith("gradient.")}
+    return [
+        StartTerm(
+            name, details[f"loss.{name}"], {key.rsplit(".", 1)[1]: value for key, value in gradients.items() if key.startswith(f"gradient.{name}.")}
+        )
+        for name in names
+    ]
+
+
 @dataclass
 class Progress:
     """State of a run as its events tell it. `fraction` is monotone within one start and ends at 1."""
@@ -56,6 +83,8 @@ class Progress:
     curves: dict[int, BlockCurve] = field(default_factory=dict)
     output_errors: dict[int, float | None] = field(default_factory=dict)
     weight_errors: dict[int, dict[str, float]] = field(default_factory=dict)
+    details: dict[int, dict[str, float]] = field(default_factory=dict)
+    """Losses and gradients of every block before its first step (`start_terms`); empty for a block that was loaded."""
     metrics: dict[str, Any] = field(default_factory=dict)
     distillation: BlockCurve = field(default_factory=BlockCurve)
     """KL from the original over the steps of the end-to-end pass, nats per token."""
@@ -113,6 +142,8 @@ class Progress:
     def _on_BlockDone(self, event: ev.BlockDone) -> None:  # noqa: N802
         self.output_errors[event.block] = event.output_error
         self.weight_errors[event.block] = event.errors
+        if event.details:  # a block that is loaded when a run resumes has none, and takes nothing away
+            self.details[event.block] = event.details
         self.blocks_done = len(self.output_errors)
         self.phase_done = float(event.block + 1)
         self._advance()

@@ -17,21 +17,13 @@ from salq.core.device import out_of_memory_as_error
 from salq.core.errors import ShapeError
 from salq.core.events import Event, MetricReported, PhaseDone, PhaseStarted, PhaseStep
 from salq.models.capture import BlockInputs, capture_block_inputs, run_block
-from salq.models.llama import LINEARS, Llama
+from salq.models.llama import LINEARS, SHARED_INPUTS, Llama
 from salq.models.shapes import linear_shapes
 from salq.quant.frozen import FrozenLinear, rtn
 from salq.quant.spec import QuantSpec, check_group_size
 
 Cells = list[list[float | None]]
 """[n_blocks][7], columns in the order of LINEARS; None where there is no such matrix or no finite value."""
-
-SHARED_INPUTS = {
-    "self_attn.q_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "self_attn.o_proj": ("self_attn.o_proj",),
-    "mlp.gate_proj": ("mlp.gate_proj", "mlp.up_proj"),
-    "mlp.down_proj": ("mlp.down_proj",),
-}
-"""Which linears of a block read the same input, by the one that is observed for all of them."""
 
 
 @dataclass(frozen=True)

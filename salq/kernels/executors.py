@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from salq.core.errors import ConfigError, UnknownNameError
 from salq.kernels import int4_linear, onnx_linear
+from salq.kernels.dual import DualLinear
 from salq.kernels.groups import trial
 from salq.kernels.linear import QuantLinear
 from salq.kernels.onnx_linear import OnnxLinear
+from salq.quant.dual_binary import FrozenDual
 from salq.quant.frozen import FrozenLinear, merged
 from salq.quant.spec import QuantSpec
 
@@ -60,8 +62,9 @@ class Reference:
         return f"torch reference: {spec.bits}-bit codes dequantized for every call"
 
     def build(self, linears: Sequence[FrozenLinear], biases: Sequence[Tensor | None]) -> nn.Module:
-        """A QuantLinear."""
-        return QuantLinear(linears[0], biases[0])
+        """A QuantLinear, or the module of another grid."""
+        frozen = linears[0]
+        return DualLinear(frozen, biases[0]) if isinstance(frozen, FrozenDual) else QuantLinear(frozen, biases[0])
 
 
 class OnnxRuntime:
@@ -166,7 +169,7 @@ class Executors:
         for executor in EXECUTORS:
             if self.wanted not in {AUTO, executor.name}:
                 continue
-            why = self._failed.get(executor.name) or executor.refusal(frozen, device, dtype)
+            why = self._failed.get(executor.name) or _grid_refusal(executor, frozen) or executor.refusal(frozen, device, dtype)
             if why is None:
                 yield executor, _sentence(executor, frozen.spec, passed_over)
                 why = self._failed.get(executor.name, "it failed")
@@ -190,6 +193,11 @@ class Executors:
             except Exception as error:  # noqa: BLE001 - a compiler, a driver or a library may fail in any way; the next executor takes over
                 self._failed[executor.name] = f"it failed ({_first_line(error)})"
         raise AssertionError("the reference neither refuses nor fails")
+
+
+def _grid_refusal(executor: Executor, frozen: FrozenLinear) -> str | None:
+    """Only the reference runs what is not (code - zero_point) * scale."""
+    return None if frozen.grid == "uniform" or executor.name == "reference" else f"it runs uniform grids only, and this one is {frozen.grid}"
 
 
 def _tried(executor: Executor, linears: Sequence[FrozenLinear], biases: Sequence[Tensor | None], dtype: torch.dtype) -> nn.Module:

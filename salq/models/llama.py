@@ -26,6 +26,13 @@ LINEARS = (
     "mlp.down_proj",
 )
 """The linears of a block, in the order of every grid and table; a `module_name` is one of these."""
+SHARED_INPUTS = {
+    "self_attn.q_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "self_attn.o_proj": ("self_attn.o_proj",),
+    "mlp.gate_proj": ("mlp.gate_proj", "mlp.up_proj"),
+    "mlp.down_proj": ("mlp.down_proj",),
+}
+"""Which linears of a block read the same input, by the one that is observed for all of them, in forward order."""
 
 
 @dataclass(frozen=True)

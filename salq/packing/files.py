@@ -19,6 +19,7 @@ from salq.core.errors import FormatError, NewerFormatError
 from salq.core.files import atomic_path
 from salq.packing.matrix import pack_matrix, unpack_matrix
 from salq.quant.frozen import FrozenLinear
+from salq.quant.size import Grid
 from salq.quant.spec import QuantSpec
 
 FORMAT = 2
@@ -43,6 +44,7 @@ class Matrix(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     spec: QuantSpec = Field(description="Its grid.")
+    grid: Grid = Field(default="uniform", description="How codes become weights.")
     shape: tuple[int, int] = Field(description="Outputs, inputs.")
     scaling: float = Field(default=1.0, description="Factor of the adapter.")
     sha256: dict[str, str] = Field(description="Hash (hex) of every tensor's bytes, by its name within the matrix.")
@@ -69,7 +71,9 @@ def write_packed(
     for name, frozen in linears:
         packed = pack_matrix(frozen)
         hashes = {part: sha256(tensor) for part, tensor in packed.items()}
-        matrices[name] = Matrix(spec=frozen.spec, shape=(frozen.codes.shape[0], frozen.codes.shape[1]), scaling=frozen.scaling, sha256=hashes)
+        matrices[name] = Matrix(
+            spec=frozen.spec, grid=frozen.grid, shape=(frozen.codes.shape[0], frozen.codes.shape[1]), scaling=frozen.scaling, sha256=hashes
+        )
         tensors |= {f"{name}.{part}": tensor for part, tensor in packed.items()}
     for name, tensor in rest:
         tensors[name] = tensor.detach().cpu().contiguous()
@@ -110,7 +114,7 @@ class PackedFile:
             if part not in tensors or sha256(tensors[part]) != entry.sha256.get(part):
                 raise FormatError(f"{self.path.name} was altered: {name}.{part} is not what its manifest says.")
         try:
-            return unpack_matrix(entry.spec, entry.shape, entry.scaling, tensors)
+            return unpack_matrix(entry.spec, entry.shape, entry.scaling, tensors, entry.grid)
         except FormatError as error:
             raise FormatError(f"{self.path.name} does not fit its manifest: {name}: {error}.") from error
 

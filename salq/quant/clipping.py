@@ -3,14 +3,16 @@
 OmniQuant (arXiv 2308.13137) section 3.2; ApiQ and SAPR use the same quantizer.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from salq.quant.grid import QParams, group_range, qparams_from_range
+from salq.quant.frozen import FrozenLinear, freeze
+from salq.quant.grid import QParams, fake_quantize, group_range, qparams_from_range
+from salq.quant.size import Grid
 from salq.quant.spec import QuantSpec
 
 
@@ -19,6 +21,8 @@ class MinMax(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["min_max"] = "min_max"
+    grid: ClassVar[Grid] = "uniform"
+    is_learnable: ClassVar[bool] = False
 
     def build(self, weight: Float[Tensor, "out in"], spec: QuantSpec) -> "Clipping":
         """Clipping without parameters."""
@@ -30,6 +34,8 @@ class LWC(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["lwc"] = "lwc"
+    grid: ClassVar[Grid] = "uniform"
+    is_learnable: ClassVar[bool] = True
     init_logit: float = Field(default=4.0, ge=-10, le=10, description="Start of both logits; sigmoid(4) = 0.982 keeps 98 % of the range.")
 
     def build(self, weight: Float[Tensor, "out in"], spec: QuantSpec) -> "Clipping":
@@ -62,3 +68,11 @@ class Clipping(nn.Module):
         if self.upper_logit is not None and self.lower_logit is not None:
             low, high = low * self.lower_logit.sigmoid(), high * self.upper_logit.sigmoid()
         return qparams_from_range(low, high, self.spec)
+
+    def fake_quantize(self, weight: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
+        """`weight` on this grid, with the straight-through gradient to the logits."""
+        return fake_quantize(weight, self.qparams(), self.spec)
+
+    def freeze(self, weight: Float[Tensor, "out in"]) -> FrozenLinear:
+        """Decide the codes of `weight`."""
+        return freeze(weight, self.qparams(), self.spec)

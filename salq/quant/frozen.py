@@ -1,20 +1,27 @@
 """A finished quantized matrix: its codes, its grid and its adapter. What calibration yields and every executor runs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Float16, UInt8
 from torch import Tensor
 
 from salq.quant.grid import QParams, dequantize, min_max_qparams, quantize
+from salq.quant.size import Grid
 from salq.quant.spec import QuantSpec
 
 
 @dataclass(frozen=True)
 class FrozenLinear:
-    """One matrix in codes. `bias` is the model's own, unquantized; adapters are None when the recipe has none."""
+    """One matrix in codes. `bias` is the model's own, unquantized; adapters are None when the recipe has none.
 
+    `grid` says how codes become weights; this class is the uniform one, (code - zero_point) * scale. What can only read that one
+    (a packed format, a kernel) asks for `grid` first.
+    """
+
+    grid: ClassVar[Grid] = "uniform"
     spec: QuantSpec
     codes: UInt8[Tensor, "out in"]
     scale: Float16[Tensor, "out groups"]
@@ -46,25 +53,22 @@ class FrozenLinear:
 
     def to(self, device: torch.device) -> "FrozenLinear":
         """The same matrix on another device."""
-
-        def move(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device)
-
-        return FrozenLinear(
-            self.spec, self.codes.to(device), self.scale.to(device), self.zero_point.to(device), move(self.lora_A), move(self.lora_B), self.scaling
-        )
+        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self._own_tensors().items()}
+        return replace(self, **moved)
 
     def tensors(self) -> dict[str, Tensor]:
         """Named tensors for a safetensors file; `from_tensors` with the same spec and scaling is the inverse."""
-        named = {"codes": self.codes, "scale": self.scale, "zero_point": self.zero_point, "lora_A": self.lora_A, "lora_B": self.lora_B}
-        return {name: tensor.contiguous().cpu() for name, tensor in named.items() if tensor is not None}
+        return {name: tensor.contiguous().cpu() for name, tensor in self._own_tensors().items()}
 
     @classmethod
     def from_tensors(cls, spec: QuantSpec, tensors: Mapping[str, Tensor], scaling: float) -> "FrozenLinear":
-        """Inverse of `tensors`."""
-        return cls(
-            spec, tensors["codes"], tensors["scale"], tensors["zero_point"], tensors.get("lora_A"), tensors.get("lora_B"), scaling
-        )  # fmt: skip
+        """Inverse of `tensors`. Raises TypeError when one is missing."""
+        named: dict[str, Any] = {field.name: tensors[field.name] for field in fields(cls) if field.name in tensors}
+        return cls(spec=spec, scaling=scaling, **named)
+
+    def _own_tensors(self) -> dict[str, Tensor]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
 def freeze(weight: Float[Tensor, "out in"], qparams: QParams, spec: QuantSpec) -> FrozenLinear:

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from salq.quant.spec import QuantSpec
 
+Grid = Literal["uniform", "dual_binary"]
+"""How codes become weights: (code - zero_point) * scale, or two binaries with a scale each."""
 SCALE_BITS = 16
 ADAPTER_BITS = 16
 REST_BITS = 16
@@ -43,25 +46,33 @@ def packed_bytes(rows: int, count: int, bits: int) -> int:
     return rows * sum(row_bytes(count, width) for width in PLANES[bits])
 
 
-def matrix_bits(spec: QuantSpec, out_features: int, in_features: int, rank: int = 0) -> dict[str, int]:
+def matrix_bits(spec: QuantSpec, out_features: int, in_features: int, rank: int = 0, grid: Grid = "uniform") -> dict[str, int]:
     """Stored bits of one matrix by part: codes, scales, zero_points (packed in `bits` bits; none when symmetric), adapters.
 
-    These are the sizes of the tensors in a file, to the byte (salq/packing/FORMAT.md).
+    grid: "dual_binary" has two scales per group and no zero point. These are the sizes of the tensors in a file, to the byte
+    (salq/packing/FORMAT.md).
     """
     groups = out_features * spec.groups(in_features)
+    is_dual = grid == "dual_binary"
     return {
         "codes": 8 * packed_bytes(out_features, in_features, spec.bits),
-        "scales": SCALE_BITS * groups,
-        "zero_points": 0 if spec.symmetric else 8 * packed_bytes(1, groups, spec.bits),
+        "scales": SCALE_BITS * groups * (2 if is_dual else 1),
+        "zero_points": 0 if spec.symmetric or is_dual else 8 * packed_bytes(1, groups, spec.bits),
         "adapters": ADAPTER_BITS * rank * (out_features + in_features),
     }
 
 
-def size_report(spec: QuantSpec, shapes: Mapping[str, tuple[int, int]], parameters: int, rank: int = 0) -> SizeReport:
-    """Size of a model whose matrices `shapes` ({name: (out, in)}) are quantized to `spec`; `parameters` counts the whole model."""
+def size_report(
+    spec: QuantSpec | Mapping[str, QuantSpec], shapes: Mapping[str, tuple[int, int]], parameters: int, rank: int = 0, grid: Grid = "uniform"
+) -> SizeReport:
+    """Size of a model whose matrices `shapes` ({name: (out, in)}) are quantized to `spec`; `parameters` counts the whole model.
+
+    spec: one grid for all matrices, or {name: its grid} for mixed bits.
+    """
     parts = {"codes": 0, "scales": 0, "zero_points": 0, "adapters": 0}
-    for out_features, in_features in shapes.values():
-        for part, bits in matrix_bits(spec, out_features, in_features, rank).items():
+    for name, (out_features, in_features) in shapes.items():
+        own = spec if isinstance(spec, QuantSpec) else spec[name]
+        for part, bits in matrix_bits(own, out_features, in_features, rank, grid).items():
             parts[part] += bits
     weights = sum(out_features * in_features for out_features, in_features in shapes.values())
     total = sum(parts.values())

@@ -1,11 +1,12 @@
 """What grid a matrix is quantized to, as a value: bits, group size, symmetric or not."""
 
+import re
 from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from salq.core.errors import ShapeError
+from salq.core.errors import ConfigError, ShapeError
 
 Bits = Literal[2, 3, 4, 8]
 BITS: tuple[int, ...] = (2, 3, 4, 8)
@@ -36,6 +37,15 @@ class QuantSpec(BaseModel):
         """Short name for people, such as `w2g64` or `w3row-sym`."""
         group = "row" if self.group_size is None else f"g{self.group_size}"
         return f"w{self.bits}{group}{'-sym' if self.symmetric else ''}"
+
+    @classmethod
+    def from_tag(cls, tag: str) -> "QuantSpec":
+        """Inverse of `tag`. Raises ConfigError for what is not one."""
+        found = re.fullmatch(r"w([2348])(?:g(\d{1,5})|row)(-sym)?", tag.strip())
+        size = None if found is None or found[2] is None else int(found[2])
+        if found is None or (size is not None and not 2 <= size <= 65536):  # noqa: PLR2004 - the bounds of the field
+            raise ConfigError(f"{tag!r} is not a grid; write bits and group size such as w2g64, w4g32-sym or w3row.")
+        return cls(bits=int(found[1]), group_size=size, symmetric=found[3] is not None)  # type: ignore[arg-type]
 
     def groups(self, in_features: int) -> int:
         """Number of groups in a row of `in_features` inputs; the caller has checked divisibility."""

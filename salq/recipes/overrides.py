@@ -54,7 +54,7 @@ def apply(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
 def sentence(error: ValidationError) -> str:
     """The first problem of a pydantic error as one sentence: field, what is wrong, what was got."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if part not in {"lwc", "min_max"}) or "recipe"
+    where = ".".join(str(part) for part in first["loc"] if part not in {"lwc", "min_max", "dual_binary"}) or "recipe"
     message = first["msg"].removeprefix("Value error, ")
     got = first.get("input")
     shown = f" (got {got!r})" if isinstance(got, str | int | float | bool) or got is None else ""
@@ -76,13 +76,14 @@ def _walk(value: BaseModel, prefix: str) -> Iterator[Field]:
 
 
 def _field(path: str, value: Any, info: FieldInfo) -> Field:
-    choices = _choices(info.annotation)
+    annotation = _required(info.annotation)
+    choices = _choices(annotation)
     kind: Literal["integer", "number", "switch", "choice", "text"] = "text"
     if choices:
         kind = "choice"
     elif isinstance(value, bool):
         kind = "switch"
-    elif isinstance(value, float):
+    elif isinstance(value, float) or annotation is float:
         kind = "number"
     elif isinstance(value, int) or path.endswith("group_size"):
         kind = "integer"
@@ -92,6 +93,12 @@ def _field(path: str, value: Any, info: FieldInfo) -> Field:
 def _bound(info: FieldInfo, *names: str) -> float | None:
     """The first of the named bounds that the field declares."""
     return next((getattr(item, name) for name in names for item in info.metadata if getattr(item, name, None) is not None), None)
+
+
+def _required(annotation: Any) -> Any:
+    """`X` of `X | None`; any other annotation as it is."""
+    parts = [part for part in get_args(annotation) if part is not type(None)]
+    return parts[0] if len(parts) == 1 and type(None) in get_args(annotation) else annotation
 
 
 def _choices(annotation: Any) -> tuple[Any, ...]:

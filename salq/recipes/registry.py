@@ -5,11 +5,16 @@ from typing import Any
 
 from salq.calibration.recipe import Recipe
 from salq.core.errors import UnknownNameError
-from salq.recipes import apiq, rtn, salq, salq_full, sapr
+from salq.recipes import apiq, apiq_lw, db_llm, rtn, salq, salq_full, sapr, sapr_staged, sapr_sw
 from salq.recipes.method import PRESETS, Method
 from salq.recipes.overrides import apply
 
-METHODS: dict[str, Method] = {method.published.name: method for method in (rtn.METHOD, apiq.METHOD, sapr.METHOD, salq.METHOD, salq_full.METHOD)}
+METHODS: dict[str, Method] = {
+    method.published.name: method
+    for method in (
+        rtn.METHOD, apiq.METHOD, sapr.METHOD, salq.METHOD, salq_full.METHOD, apiq_lw.METHOD, sapr_staged.METHOD, sapr_sw.METHOD, db_llm.METHOD,
+    )
+}  # fmt: skip
 
 
 def names() -> list[str]:
@@ -28,20 +33,23 @@ def get(
     name: str,
     *,
     preset: str = "quick",
-    bits: int = 3,
+    bits: int | None = None,
     group_size: int | None = 64,
     symmetric: bool = False,
     overrides: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """The recipe `name`, resolved: the published settings, changed by the preset, the grid and then by `overrides`.
 
+    bits: None means 3, or the only width that the method is defined at.
     overrides: {field: value}, where a field is a dotted path (`stages.0.epochs`, `stages.*.epochs`) or a bare name (`epochs`, `rank`) that
     sets every field of that name. Raises UnknownNameError for a name, preset or field that does not exist, ConfigError for a bad value.
     """
     method = describe(name)
     if preset not in PRESETS:
         raise UnknownNameError.of("Preset", preset, PRESETS)
-    changes = [method.presets.get(preset, {}), {"preset": preset, "spec.bits": bits, "spec.group_size": group_size, "spec.symmetric": symmetric}]
+    changes = [method.presets.get(preset, {}), {"preset": preset, "spec.group_size": group_size, "spec.symmetric": symmetric}]
+    if bits is not None:
+        changes.append({"spec.bits": bits})
     recipe = method.published
     for change in [*changes, overrides or {}]:
         recipe = apply(recipe, change)

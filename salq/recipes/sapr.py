@@ -15,6 +15,12 @@ SAPR_PAPER = Paper(
     "2504.13932", "Enhancing Ultra-Low-Bit Quantization of Large Language Models Through Saliency-Aware Partial Retraining", "Cao, Aref (MDAI 2025)"
 )
 
+SAPR_DEVIATIONS = (
+    *DEVIATIONS,
+    "Saliency is accumulated in float32 and per sample; the released code accumulates in bfloat16 at batch size 1.",
+    "The presets quick and base use the relative strength convention; published keeps raw sums and the published strength.",
+)
+
 RELATIVE = {"stages.*.regularizer.convention": "relative", "stages.*.regularizer.strength": 0.1}
 
 METHOD = Method(
@@ -44,9 +50,7 @@ METHOD = Method(
     },
     cites=(SAPR_PAPER, APIQ_PAPER),
     deviations=(
-        *DEVIATIONS,
-        "Saliency is accumulated in float32 and per sample; the released code accumulates in bfloat16 at batch size 1.",
-        "The presets quick and base use the relative strength convention; published keeps raw sums and strength 1e-3.",
-        "The optional sliced Wasserstein term of the published script is not part of this recipe.",
+        *SAPR_DEVIATIONS,
+        "The optional sliced Wasserstein term of the published script is not part of this recipe; sapr-sw has it.",
     ),
 )

@@ -16,7 +16,7 @@ from salq.data.sources import load_text
 from salq.data.windows import sample_windows
 from salq.kernels.assemble import quantized_copy
 from salq.models.llama import Llama
-from salq.quant.size import SizeReport, size_report
+from salq.quant.size import SizeReport
 from salq.saliency.maps import SaliencyMap, compute_saliency
 
 
@@ -38,7 +38,7 @@ class Calibrated:
     def size(self) -> SizeReport:
         """Bits per weight and size in MB (10**6 bytes) in the packed format: quantized matrices alone, and the whole model."""
         shapes = {name: shape for name, shape in matrix_shapes(self.original).items() if int(name.split(".")[0]) in self.blocks}
-        return size_report(self.recipe.spec, shapes, self.original.parameters, self.recipe.rank)
+        return self.recipe.size(shapes, self.original.parameters)
 
 
 def calibrate(

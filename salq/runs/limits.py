@@ -30,6 +30,8 @@ class Limits:
     max_epochs: int = 1000
     max_steps: int = 1_000_000
     max_rank: int = 1024
+    max_projections: int = 16_384
+    """Directions of a sliced Wasserstein term: a step holds that many numbers per token."""
     max_windows: int = 10_000
     max_window: int = 32_768
     max_evaluation_tokens: int = 4_194_304
@@ -90,7 +92,7 @@ class Limits:
             values = recipe.get(part)
             if isinstance(values, Mapping):
                 self._check_samples(f"{part}.", values)
-        bounds = {"epochs": self.max_epochs, "rank": self.max_rank, "steps": self.max_steps}
+        bounds = {"epochs": self.max_epochs, "rank": self.max_rank, "steps": self.max_steps, "projections": self.max_projections}
         for path, value in _numbers(recipe, ""):
             bound = bounds.get(path.rsplit(".", 1)[-1])
             if bound is not None:
@@ -116,6 +118,7 @@ PUBLIC = Limits(
     max_epochs=20,
     max_steps=200,
     max_rank=64,
+    max_projections=1024,
     max_windows=32,
     max_window=1024,
     max_evaluation_tokens=16_384,

@@ -14,8 +14,8 @@ from salq.models.catalogue import CATALOGUE, parameters_of
 from salq.models.llama import read_config
 from salq.models.shapes import linear_shapes
 from salq.models.source import resolve
-from salq.quant.size import SizeReport, size_report
-from salq.quant.spec import check_group_size
+from salq.quant.mixed import check_group_sizes, check_rules
+from salq.quant.size import SizeReport
 from salq.runs.limits import Limits
 from salq.runs.requests import CalibrateRequest
 
@@ -47,11 +47,12 @@ def plan(request: CalibrateRequest, *, config: Mapping[str, Any] | None = None) 
     limits.check_parameters(request.model, parameters)
     n_blocks = min(request.n_blocks or config["num_hidden_layers"], config["num_hidden_layers"])
     shapes = linear_shapes(config, n_blocks)
+    check_rules(request.recipe.mixed, linear_shapes(config))
     check_shapes(request, shapes)
     choice = choose_device(request.device)
     tokens = request.evaluation.windows * request.evaluation.window
     expected = estimate(SimpleNamespace(**config), request.recipe, n_blocks=n_blocks, device=choice.device, evaluation_tokens=tokens)
-    return Plan(choice, expected, size_report(request.spec, shapes, parameters, request.recipe.rank), parameters, n_blocks)
+    return Plan(choice, expected, request.recipe.size(shapes, parameters), parameters, n_blocks)
 
 
 def check_room(planned: Plan, model: str, root: Path) -> None:
@@ -78,7 +79,7 @@ def config_of(model: str) -> dict[str, Any]:
 
 def check_shapes(request: CalibrateRequest, shapes: Shapes) -> None:
     """Raise ShapeError for a group size that does not divide a matrix, or an adapter rank larger than one."""
-    check_group_size(request.spec, shapes)
+    check_group_sizes(request.recipe.specs(shapes), shapes)
     rank = request.recipe.rank
     for name, shape in shapes.items():
         if rank > min(shape):

@@ -110,9 +110,14 @@ class CalibrateRequest(_Request):
         return QuantSpec.model_validate(self.recipe_json.get("spec", {}))
 
     @property
+    def tag(self) -> str:
+        """The grid for people, such as `w2g64`; `w2g64+mixed` when some matrices have another one."""
+        return f"{self.spec.tag}+mixed" if self.recipe_json.get("mixed") else self.spec.tag
+
+    @property
     def shown_title(self) -> str:
         """The user's title, else what the run is, such as 'sapr w2g64 smollm2-135m'."""
-        return self.title or f"{self.method} {self.spec.tag} {self.short_model}"
+        return self.title or f"{self.method} {self.tag} {self.short_model}"
 
 
 class ExploreRequest(_Request):

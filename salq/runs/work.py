@@ -126,7 +126,7 @@ def _metrics(store: RunStore, run_id: str, request: CalibrateRequest, planned: P
         "parameters": planned.parameters,
         "recipe": request.method,
         "preset": request.recipe.preset,
-        "tag": request.spec.tag,
+        "tag": request.tag,
         "bits": request.spec.bits,
         "group_size": request.spec.group_size,
         "rank": request.recipe.rank,

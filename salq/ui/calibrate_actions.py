@@ -89,6 +89,8 @@ def heading_of(path: str, stage_names: Sequence[str]) -> str:
         name = stage_names[number] if number < len(stage_names) else ""
         inner = f", {parts[2]}" if len(parts) > 3 else ""
         return f"Stage {number + 1}: {name}{inner}" if name else f"Stage {number + 1}{inner}"
+    if len(parts) == 1:
+        return "Whole recipe"
     return {"data": "Calibration text", "saliency": "Saliency map"}.get(parts[0], parts[0].capitalize())
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from salq.core import events as ev
 from salq.core.errors import SalqError
-from salq.core.progress import BlockCurve, Progress
+from salq.core.progress import BlockCurve, Progress, start_terms
 from salq.figures import payload
 from salq.figures.calibration import depth_errors, distillation_curve, loss_terms
 from salq.runs.kept import kept_runs
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from salq.runs.log import Follower
 
 Facts = list[tuple[str, str, str]]
-TABLE_HEADER = ["block", "output error", "mean weight error", "first loss", "last loss"]
+TABLE_HEADER = ["block", "output error", "mean weight error", "first loss", "last loss", "terms before the first step"]
 
 
 def run_to_show(store: RunStore, wanted: str, *, public: bool) -> str:
@@ -140,6 +140,7 @@ def _snapshot(progress: Progress) -> Progress:
         distillation=copied(progress.distillation),
         output_errors=dict(progress.output_errors),
         weight_errors=dict(progress.weight_errors),
+        details=dict(progress.details),
         metrics=dict(progress.metrics),
     )
 
@@ -193,13 +194,14 @@ def errors_figure(view: RunView) -> str | None:
 
 
 def errors_table(view: RunView) -> list[list[Any]]:
-    """The same in numbers: block, output error, mean weight error, first and last total loss."""
+    """The same in numbers: block, output error, mean weight error, first and last total loss, how large each term and its gradient is."""
     rows = []
     for block in sorted(view.progress.output_errors):
         curve = view.progress.curves.get(block)
         ends = [sum(curve.losses[0].values()), sum(curve.losses[-1].values())] if curve and curve.losses else [None, None]
         values = [view.progress.output_errors[block], _mean(view.progress.weight_errors.get(block, {}).values()), *ends]
-        rows.append([block, *(None if value is None else float(f"{value:.4g}") for value in values)])
+        terms = "; ".join(term.words for term in start_terms(view.progress.details.get(block, {})))
+        rows.append([block, *(None if value is None else float(f"{value:.4g}") for value in values), terms])
     return rows
 
 

@@ -11,23 +11,26 @@ from salq.calibration.recipe import Recipe
 from salq.calibration.store import DirectoryBlocks, MemoryBlocks
 from salq.core import events as ev
 from salq.core.errors import ConfigError, Diverged, ShapeError, StoreError
-from salq.core.progress import fold
+from salq.core.progress import fold, start_terms
 from salq.kernels.assemble import quantized_copy
 from salq.models.llama import Llama, load_model
 from tests.helpers import assert_close, random_tokens
 
 
 class RandomSaliency:
-    """A saliency map with the right shapes."""
+    """A saliency map with the right shapes; `spread`: standard deviation of its logarithm, for a heavy tail."""
 
     n_samples, seq_len = 4, 24
 
-    def __init__(self, model: Llama) -> None:
+    def __init__(self, model: Llama, spread: float = 0.0) -> None:
         generator = torch.Generator().manual_seed(5)
-        self._blocks = [
-            {name: torch.rand(linear.weight.shape, generator=generator) * 1e-3 for name, linear in model.linears(index).items()}
-            for index in range(model.n_blocks)
-        ]
+
+        def draw(shape: torch.Size) -> torch.Tensor:
+            if spread:
+                return torch.exp(spread * torch.randn(shape, generator=generator)) * 1e-6
+            return torch.rand(shape, generator=generator) * 1e-3
+
+        self._blocks = [{name: draw(linear.weight.shape) for name, linear in model.linears(index).items()} for index in range(model.n_blocks)]
 
     def block(self, index: int) -> dict[str, torch.Tensor]:
         return self._blocks[index]
@@ -101,7 +104,7 @@ def test_the_runnable_model_computes_what_calibration_reported(tiny_folder: Path
     assert torch.isfinite(got[-1]).all()
 
 
-@pytest.mark.parametrize("name", ["apiq", "sapr"])
+@pytest.mark.parametrize("name", ["apiq", "sapr", "apiq-lw"])
 def test_calibration_lowers_the_output_error_of_rounding(tiny: Llama, name: str) -> None:
     rounded = fold(run(tiny, small("rtn"), MemoryBlocks()))
     learned = fold(run(tiny, small(name, epochs=40), MemoryBlocks()))
@@ -111,18 +114,60 @@ def test_calibration_lowers_the_output_error_of_rounding(tiny: Llama, name: str)
         assert learned.output_errors[block] < 0.95 * error
 
 
-def test_loss_terms_come_by_name(tiny: Llama) -> None:
-    events = run(tiny, small("sapr"), MemoryBlocks())
-    terms = {term for event in events if isinstance(event, ev.StepDone) for term in event.loss}
-    assert terms == {"output", "weight_saliency"}
+@pytest.mark.parametrize(
+    ("name", "terms"),
+    [("sapr", {"output", "weight_saliency"}), ("sapr-sw", {"output", "sliced_wasserstein", "weight_saliency"}), ("db-llm", {"output"})],
+)
+def test_loss_terms_come_by_name(tiny: Llama, name: str, terms: set[str]) -> None:
+    events = run(tiny, small(name), MemoryBlocks())
+    assert {term for event in events if isinstance(event, ev.StepDone) for term in event.loss} == terms
+    for event in events:
+        if isinstance(event, ev.BlockDone):
+            assert {term.name for term in start_terms(event.details)} == terms
+            for term in start_terms(event.details):
+                assert term.value > 0
+                assert term.gradients["clipping"] > 0
+                assert (term.gradients["adapter"] > 0) == (term.name != "weight_saliency")  # before_lora: adapters do not feel R
+
+
+def test_stages_come_in_their_order(tiny: Llama) -> None:
+    events = run(tiny, small("sapr-staged"), MemoryBlocks())
+    stages = [event.stage for event in events if isinstance(event, ev.StepDone) and event.block == 0]
+    assert list(dict.fromkeys(stages)) == ["weight", "mixed", "output"]
+    without = [event.stage for event in run(tiny, small("sapr-staged", **{"stages.0.epochs": 0}), MemoryBlocks()) if isinstance(event, ev.StepDone)]
+    assert list(dict.fromkeys(without)) == ["mixed", "output"]
+
+
+def test_linear_by_linear_progress_goes_one_way(tiny: Llama) -> None:
+    steps = [event for event in run(tiny, small("apiq-lw"), MemoryBlocks()) if isinstance(event, ev.StepDone) and event.block == 0]
+    assert [event.step for event in steps] == list(range(1, len(steps) + 1))
+    assert {event.of for event in steps} == {len(steps)}
+
+
+def test_mixed_bits_are_calibrated_stored_and_run(tiny: Llama, tmp_path: Path) -> None:
+    recipe = small("apiq", mixed="0.mlp.down_proj:w8g32 *.down_proj:w4g64")
+    blocks = DirectoryBlocks(tmp_path)
+    run(tiny, recipe, blocks)
+    stored = {f"{index}.{name}": linear for index in range(tiny.n_blocks) for name, linear in blocks.load(index).items()}
+    assert {name: linear.spec for name, linear in stored.items()} == recipe.specs(stored)
+    assert {linear.spec.tag for linear in stored.values()} == {"w2g32", "w8g32", "w4g64"}
+    assert int(stored["0.mlp.down_proj"].codes.max()) > 15
+    quantized = quantized_copy(tiny, {index: blocks.load(index) for index in range(tiny.n_blocks)})
+    assert torch.isfinite(quantized.model(random_tokens(tiny.config.vocab_size)).logits).all()
+    with pytest.raises(ConfigError, match=r"'5\.\*'"):
+        run(tiny, small("apiq", mixed="5.*:w8g32"), MemoryBlocks())
 
 
 def test_the_saliency_term_acts(tiny: Llama) -> None:
-    """At relative strength 1, sum G (Q - W)^2 falls against ApiQ's with the same seed, and the codes differ."""
+    """At relative strength 1, sum G (Q - W)^2 is at least 10 % below ApiQ's with the same seed, steps and rates, and the codes differ.
+
+    Saliency has a heavy tail, as real maps have, and the rates let 60 steps of the tiny model go as far as the default model's 48 of quick.
+    """
+    saliency = RandomSaliency(tiny, spread=2.0)
+    tokens, course = random_tokens(tiny.config.vocab_size, 4, 24), {"epochs": 60, "lr_clipping": 0.1}
     plain, salient = MemoryBlocks(), MemoryBlocks()
-    run(tiny, small("apiq", epochs=30), plain)
-    run(tiny, small("sapr", epochs=30, strength=1.0), salient)
-    saliency = RandomSaliency(tiny)
+    list(calibrate(tiny, tokens, small("apiq", **course), plain))
+    list(calibrate(tiny, tokens, small("sapr", strength=1.0, **course), salient, saliency))
 
     def weighted(blocks: MemoryBlocks) -> float:
         return sum(
@@ -131,7 +176,7 @@ def test_the_saliency_term_acts(tiny: Llama) -> None:
             for name, linear in blocks.load(index).items()
         )
 
-    assert weighted(salient) < weighted(plain)
+    assert weighted(salient) < 0.9 * weighted(plain)
     assert any(not torch.equal(plain.load(0)[name].codes, linear.codes) for name, linear in salient.load(0).items())
 
 

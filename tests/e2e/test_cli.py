@@ -234,7 +234,8 @@ def test_models_and_recipes(salq: Salq) -> None:
     models = report(salq("models", "--json"))
     assert models["default"] in [model["key"] for model in models["models"]]
     assert "smollm2-135m" in salq("models").stdout
-    assert [recipe["name"] for recipe in report(salq("recipes", "--json"))["recipes"]] == ["rtn", "apiq", "sapr", "salq", "salq-full"]
+    named = [recipe["name"] for recipe in report(salq("recipes", "--json"))["recipes"]]
+    assert named == ["rtn", "apiq", "sapr", "salq", "salq-full", "apiq-lw", "sapr-staged", "sapr-sw", "db-llm"]
     one = report(salq("recipes", "sapr", "--preset", "published", "--json"))
     assert one["recipe"]["data"] == {"n_samples": 128, "seq_len": 2048}
     assert any(field["path"].endswith("strength") for field in one["fields"])

@@ -73,3 +73,90 @@ def regularizer(
             importance = 1.0 if saliency is None else saliency[name][index]
             total += importance * (effective[index] - weight[index]) ** 2
     return total
+
+
+def released_zero_point(values: Sequence[float], bits: int, upper: float, lower: float) -> int:
+    """The zero point of ApiQ's and SAPR's released code: the range is not widened to hold 0, so the code of 0.0 may lie outside the codes."""
+    high, low = sigmoid(upper) * max(values), sigmoid(lower) * min(values)
+    return round(-low / max((high - low) / (2**bits - 1), 1e-5))
+
+
+def clipping_gradient(
+    values: Sequence[float], bits: int, upper: float, lower: float, coefficients: Sequence[float], *, symmetric: bool
+) -> tuple[float, float]:
+    """d sum_i c_i w_hat_i / d (upper, lower) with the straight-through estimator, written out.
+
+    w_hat = s (clamp(round(w / s) + z, 0, top) - z), round' = 1, z without a gradient:
+    d w_hat / d s = (q - z) - w / s where nothing is clamped, and q - z where it is.
+    """
+    codes, scale, zero = affine_group(values, bits, symmetric=symmetric, upper=upper, lower=lower)
+    top = 2**bits - 1
+    by_scale = 0.0
+    for value, code, coefficient in zip(values, codes, coefficients, strict=True):
+        is_inside = 0 <= round(value / scale) + zero <= top
+        by_scale += coefficient * (code - zero - (value / scale if is_inside else 0.0))
+    slope_upper, slope_lower = (sigmoid(logit) * (1 - sigmoid(logit)) for logit in (upper, lower))
+    high, low = sigmoid(upper) * max(values), sigmoid(lower) * min(values)
+    if symmetric:
+        half = 2 ** (bits - 1) - 1
+        is_upper = abs(high) > abs(low)
+        by_upper = math.copysign(1, high) * max(values) * slope_upper / half if is_upper else 0.0
+        by_lower = 0.0 if is_upper else math.copysign(1, low) * min(values) * slope_lower / half
+    else:
+        by_upper = max(values) * slope_upper / top if high > 0 else 0.0
+        by_lower = -min(values) * slope_lower / top if low < 0 else 0.0
+    return by_scale * by_upper, by_scale * by_lower
+
+
+def dual_binary(values: Sequence[float], alpha1: float, alpha2: float) -> tuple[list[tuple[int, int]], list[float]]:
+    """DB-LLM's two binaries and the weights that they stand for."""
+    binaries, weights = [], []
+    for value in values:
+        first = 1 if value - (alpha1 + alpha2) / 2 > 0 else 0
+        second = 1 if -(value - alpha1 * first - alpha2 / 2) > 0 else 0
+        binaries.append((first, second))
+        weights.append(alpha1 * first + alpha2 * second)
+    return binaries, weights
+
+
+def dual_binary_gradient(values: Sequence[float], alpha1: float, alpha2: float, coefficients: Sequence[float]) -> tuple[float, float]:
+    """d sum_i c_i w_hat_i / d (alpha1, alpha2) with H' = 1, by the chain rule on b1 and b2."""
+    by_first = by_second = 0.0
+    binaries, _ = dual_binary(values, alpha1, alpha2)
+    for (first, second), coefficient in zip(binaries, coefficients, strict=True):
+        first_by_1 = first_by_2 = -1 / 2
+        second_by_1 = first + alpha1 * first_by_1
+        second_by_2 = alpha1 * first_by_2 + 1 / 2
+        by_first += coefficient * (first + alpha1 * first_by_1 + alpha2 * second_by_1)
+        by_second += coefficient * (alpha1 * first_by_2 + second + alpha2 * second_by_2)
+    return by_first, by_second
+
+
+def sliced_wasserstein(student: Matrix, full: Matrix, directions: Matrix) -> float:
+    """W1 between the rows of two [tokens, hidden] matrices along every column of `directions`, averaged over columns."""
+    distances = []
+    for column in range(directions.shape[1]):
+        direction = directions[:, column] / math.sqrt(sum(x * x for x in directions[:, column]))
+        ours = sorted(sum(a * b for a, b in zip(row, direction, strict=True)) for row in student)
+        theirs = sorted(sum(a * b for a, b in zip(row, direction, strict=True)) for row in full)
+        distances.append(sum(abs(a - b) for a, b in zip(ours, theirs, strict=True)) / len(ours))
+    return sum(distances) / len(distances)
+
+
+def linear_loss(inputs: Matrix, inputs_quantized: Matrix, weight: Matrix, quantized: Matrix) -> float:
+    """ApiQ-lw: mean of (X W - X_q W_hat)^2, plus mean of (X_q W - X_q W_hat)^2 for the target on quantized inputs; weights are [out, in]."""
+    student = inputs_quantized @ quantized.T
+    return float(((inputs @ weight.T - student) ** 2).mean() + ((inputs_quantized @ weight.T - student) ** 2).mean())
+
+
+def cut_saliency(saliency: Mapping[str, Matrix], quantile: float | None, *, by_mean: bool) -> dict[str, Matrix]:
+    """Every matrix cut at its own quantile (the smallest value that at least that share does not exceed), then divided by the mean of all."""
+    cut = dict(saliency)
+    if quantile is not None:
+        for name, matrix in saliency.items():
+            ordered = sorted(matrix.flatten().tolist())
+            cut[name] = np.minimum(matrix, ordered[math.ceil(quantile * len(ordered)) - 1])
+    if by_mean:
+        everything = np.concatenate([matrix.flatten() for matrix in cut.values()])
+        cut = {name: matrix / everything.mean() for name, matrix in cut.items()}
+    return cut

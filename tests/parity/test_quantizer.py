@@ -64,6 +64,40 @@ def test_gradient_of_learned_clipping(bits: int) -> None:
         assert float(parameter.grad) == pytest.approx((sides[0] - sides[1]) / (2 * step), rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("logits", [(0.5, -0.7), (4.0, 4.0)])
+@pytest.mark.parametrize("bits", BITS)
+def test_gradient_of_learned_clipping_written_out(bits: int, logits: tuple[float, float], symmetric: bool) -> None:
+    weight = _weight(11)[:1, :GROUP]
+    spec = QuantSpec(bits=bits, group_size=GROUP, symmetric=symmetric)
+    clipping = LWC().build(weight, spec).double()
+    assert clipping.upper_logit is not None
+    assert clipping.lower_logit is not None
+    clipping.upper_logit.data.fill_(logits[0])
+    clipping.lower_logit.data.fill_(logits[1])
+    coefficients = torch.linspace(-1.0, 2.0, GROUP, dtype=torch.float64)
+    values = weight[0].float().double()  # the ranges are taken in float32
+    (clipping.fake_quantize(values[None])[0] * coefficients).sum().backward()
+    want = oracles.clipping_gradient(values.tolist(), bits, *logits, coefficients.tolist(), symmetric=symmetric)
+    for parameter, gradient in zip((clipping.upper_logit, clipping.lower_logit), want, strict=True):
+        got = 0.0 if parameter.grad is None else float(parameter.grad)
+        assert got == pytest.approx(gradient, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_where_the_zero_point_differs_from_the_released_code(bits: int) -> None:
+    """A group of both signs has the released zero point; a group of one sign has one outside the codes there, and inside them here."""
+    spec, top = QuantSpec(bits=bits, group_size=GROUP), 2**bits - 1
+    both = torch.linspace(-1.0, 1.5, GROUP)[None]
+    positive, negative = both + 2.0, both - 3.0
+    for weight, is_inside in ((both, True), (positive, False), (negative, False)):
+        released = oracles.released_zero_point(weight[0].double().tolist(), bits, 4.0, 4.0)
+        ours = int(LWC(init_logit=4.0).build(weight, spec).qparams().zero_point)
+        assert (0 <= released <= top) == is_inside
+        assert 0 <= ours <= top
+        assert (ours == released) == is_inside
+
+
 def test_weight_gradient_is_one_inside_and_zero_outside_the_clip_range() -> None:
     spec = QuantSpec(bits=2, group_size=GROUP)
     weight = _weight(3).float().requires_grad_()

@@ -3,7 +3,9 @@
 import pytest
 
 from salq import recipes
-from salq.calibration.recipe import Recipe
+from salq.calibration.recipe import Fit, Recipe
+from salq.calibration.regularizers import WeightPreservation
+from salq.calibration.sliced_wasserstein import SlicedWasserstein
 from salq.core.errors import ConfigError, SalqError, UnknownNameError
 
 
@@ -83,10 +85,65 @@ def test_bad_fields_are_refused_in_one_sentence(overrides: dict[str, object], sa
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(UnknownNameError, match="rtn, apiq, sapr"):
+    with pytest.raises(UnknownNameError, match="rtn, apiq, sapr, apiq-lw, sapr-staged, sapr-sw, db-llm"):
         recipes.get("gptq")
     with pytest.raises(UnknownNameError, match="quick, base, published"):
         recipes.get("rtn", preset="fast")
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "says"),
+    [
+        ("apiq", {"epochs": 0}, "every stage has 0 epochs"),
+        ("apiq", {"rank": 0, "lr_clipping": 0}, "'output' has nothing to learn"),
+        ("apiq", {"lr": 0}, "'output' has nothing to learn"),
+        ("sapr", {"lr_clipping": 0}, "'mixed' compares weights before the adapter"),
+        ("sapr", {"saliency_quantile": 1.0}, "saliency_quantile"),
+        ("sapr", {"saliency_scale": "median"}, "'mean'"),
+        ("sapr-sw", {"projections": 0}, "projections"),
+        ("sapr-sw", {"stages.0.sliced_wasserstein.weight": 1}, "weight"),
+        ("apiq", {"granularity": "head"}, "'linear'"),
+        ("db-llm", {"spec.bits": 3}, "2 bits"),
+        ("db-llm", {"mixed": "*.down_proj:w4g64"}, "2 bits"),
+    ],
+)
+def test_what_could_not_work_is_refused_before_any_work(name: str, overrides: dict[str, object], says: str) -> None:
+    with pytest.raises(SalqError, match=says) as caught:
+        recipes.get(name, overrides=overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_stage_of_weights_alone_has_no_share_of_an_output_loss() -> None:
+    with pytest.raises(ValueError, match="give it an objective"):
+        Fit(name="weight", objective=None, regularizer=WeightPreservation(), sliced_wasserstein=SlicedWasserstein())
+
+
+def test_a_penalty_that_nothing_can_change_is_refused_with_min_max() -> None:
+    values = recipes.get("sapr").model_dump()
+    with pytest.raises(ValueError, match="use after_lora"):
+        Recipe.model_validate({**values, "quantizer": {"kind": "min_max"}})
+
+
+def test_published_stages_are_those_of_the_released_code() -> None:
+    recipe = recipes.get("sapr-staged", preset="published")
+    assert [(stage.name, stage.epochs) for stage in recipe.stages] == [("weight", 15), ("mixed", 0), ("output", 5)]
+    assert [stage.name for stage in recipe.active_stages] == ["weight", "output"]
+    assert recipe.optimizer_state == "kept"
+
+
+def test_the_published_script_has_sliced_wasserstein() -> None:
+    (stage,) = recipes.get("sapr-sw", preset="published").stages
+    assert stage.sliced_wasserstein == SlicedWasserstein(weight=0.02, projections=1024, scaled=True)
+    assert stage.model_copy(update={"sliced_wasserstein": None}) == recipes.get("sapr", preset="published").stages[0]
+
+
+def test_optional_settings_have_the_control_of_their_type() -> None:
+    found = {field.path: field for field in recipes.fields(recipes.get("sapr"))}
+    assert found["stages.0.regularizer.saliency_quantile"].kind == "number"
+    assert found["stages.0.regularizer.saliency_scale"].choices == ("mean",)
+    assert found["granularity"].choices == ("linear",)
+    assert found["mixed"].kind == "text"
+    assert found["spec.group_size"].kind == "integer"
 
 
 def test_a_recipe_that_can_learn_nothing_is_refused() -> None:

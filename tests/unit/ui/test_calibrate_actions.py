@@ -64,8 +64,9 @@ def test_advanced_has_every_field_but_the_sidebars(name: str, preset: str) -> No
     shown = [one.path for members in by_heading(advanced).values() for one in members]
     assert len(shown) == len(set(shown))
     assert set(shown) == everything - {"spec.bits", "spec.group_size", "spec.symmetric"}
-    unchanged = request_of(Form(name, preset, None, 0, "", {one.path: one.value for one in advanced.fields}), CHOICES, LOCAL)
-    assert unchanged.recipe == recipes.get(name, preset=preset, bits=3, group_size=64)
+    bits = recipe.spec.bits
+    unchanged = request_of(Form(name, preset, None, 0, "", {one.path: one.value for one in advanced.fields}), replace(CHOICES, bits=bits), LOCAL)
+    assert unchanged.recipe == recipes.get(name, preset=preset, bits=bits, group_size=64)
 
 
 def test_every_recipe_is_described() -> None:

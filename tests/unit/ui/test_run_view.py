@@ -39,6 +39,7 @@ def steps(block: int, count: int, stage: str = "mixed") -> list[ev.Event]:
     return [ev.StepDone(block, stage, step, count, {"output": 1.0 / step, "weight_saliency": 0.1}) for step in range(1, count + 1)]
 
 
+DETAILS = {"output_at_start": 1.7, "loss.output": 1.6, "gradient.output.clipping": 0.25, "gradient.output.adapter": 0.1}
 STARTED = (ev.PhaseStarted("calibration", of=3), ev.BlockStarted(0, of=3))
 
 
@@ -53,9 +54,9 @@ def test_the_view_grows_with_the_run(store: RunStore) -> None:
     assert errors_figure(second) is None
     figure = json.loads(loss_figure(second, None) or "")
     assert [trace["name"] for trace in figure["data"]] == ["output", "weight_saliency"]
-    add(store, run_id, ev.BlockDone(0, 0.25, {"mlp.down_proj": 0.1, "mlp.up_proj": 0.3}, 1.5), ev.BlockStarted(1, of=3), *steps(1, 2))
+    add(store, run_id, ev.BlockDone(0, 0.25, {"mlp.down_proj": 0.1, "mlp.up_proj": 0.3}, 1.5, DETAILS), ev.BlockStarted(1, of=3), *steps(1, 2))
     third = watcher.view(run_id)
-    assert errors_table(third) == [[0, 0.25, 0.2, 1.1, 0.3]]
+    assert errors_table(third) == [[0, 0.25, 0.2, 1.1, 0.3, "output 1.6, gradient clipping 0.25, adapter 0.1"]]
     assert json.loads(errors_figure(third) or "")["layout"]["xaxis"]["range"] == [-0.5, 2.5]
     assert third.blocks == [0, 1]
     assert "Block 0" in json.loads(loss_figure(third, 0) or "")["layout"]["title"]["text"]

@@ -1,0 +1,85 @@
+"""Layer-wise reconstruction (ApiQ-lw): the linears of a block one after the other, each on inputs that come through what is frozen already.
+
+    argmin over Q, A, B of  || X W - X_q (Q(W) + A B^T) ||          ApiQ (arXiv 2402.05147) section 4, ApiQ-lw
+
+in forward order: q, k and v, which read the same input; then o; then gate and up; then down. Then X_q goes through what was frozen. Linears
+that share their input have no parameter in common, so fitting them together has the optimum of fitting each alone.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from salq.calibration.fit import FitData
+from salq.calibration.frozen_block import dequantized_block
+from salq.calibration.objectives import Targets
+from salq.calibration.recipe import Fit
+from salq.calibration.store import Block
+from salq.calibration.streams import TOKENS_PER_BATCH
+from salq.calibration.student import Student
+from salq.core.events import StepDone
+from salq.models.capture import run_block
+from salq.models.llama import SHARED_INPUTS
+
+FitStages = Callable[[Student, FitData, int], Iterator[StepDone]]
+"""(student, data, number of the group) -> all stages of one group of linears."""
+
+
+def fit_linears(
+    stages: Sequence[Fit], student: Student, teacher: nn.Module, full: Float[Tensor, "n seq hidden"], data: FitData, fit: FitStages
+) -> Iterator[StepDone]:
+    """Fit the linears of `student` group by group; its steps are numbered through the block, so that progress goes one way.
+
+    full: the block's inputs in the original model; `data.inputs` those of the model quantized so far. `data.targets` are not looked at.
+    """
+    frozen: Block = {}
+    augmented = any(stage.objective is not None and stage.objective.augmented for stage in stages)
+    for number, names in enumerate(SHARED_INPUTS.values()):
+        part = student.part(names)
+        part_data = _data_of(names, teacher, full, data, frozen, augmented=augmented)
+        for event in fit(part, part_data, number):
+            yield dataclasses.replace(event, step=event.step + number * event.of, of=event.of * len(SHARED_INPUTS))
+        frozen |= {name: part.linears[name].freeze() for name in names}
+
+
+def _data_of(names: Sequence[str], teacher: nn.Module, full: Tensor, data: FitData, frozen: Block, *, augmented: bool) -> FitData:
+    """What one group of linears sees: X_q through the finished ones, X W as target, and X_q W when a stage is augmented."""
+    original = inputs_of(teacher, names[0], full, data.kwargs)
+    quantized = inputs_of(dequantized_block(teacher, frozen), names[0], data.inputs, data.kwargs)
+    linears = [teacher.get_submodule(name) for name in names]
+    targets = Targets(_outputs(linears, original), _outputs(linears, quantized) if augmented else None)
+    saliency = None if data.saliency is None else {name: data.saliency[name] for name in names}
+    return dataclasses.replace(data, inputs=quantized, kwargs={}, targets=targets, saliency=saliency)
+
+
+class _Reached(Exception):  # noqa: N818 - a signal, not an error
+    """Ends a block's forward pass once the linear's input is known."""
+
+
+@torch.no_grad()
+def inputs_of(block: nn.Module, module_name: str, hidden: Float[Tensor, "n seq hidden"], kwargs: Mapping[str, object]) -> Float[Tensor, "n seq in"]:
+    """What one linear of `block` receives when the block receives `hidden`."""
+    caught: list[Tensor] = []
+
+    def catch(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+        caught.append(args[0])
+        raise _Reached
+
+    handle = block.get_submodule(module_name).register_forward_pre_hook(catch)
+    try:
+        for part in hidden.split(max(1, TOKENS_PER_BATCH // hidden.shape[1])):
+            try:
+                run_block(block, part, kwargs)
+            except _Reached:
+                continue
+    finally:
+        handle.remove()
+    return torch.cat(caught)
+
+
+@torch.no_grad()
+def _outputs(linears: Sequence[nn.Module], inputs: Float[Tensor, "n seq in"]) -> Float[Tensor, "n seq out"]:
+    return torch.cat([linear(inputs) for linear in linears], dim=-1)
