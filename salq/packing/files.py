@@ -132,10 +132,9 @@ class PackedFile:
 
     def _of_format_1(self, name: str, entry: Matrix, tensors: Mapping[str, Tensor]) -> FrozenLinear:
         """Format 1 kept the tensors of a FrozenLinear as they are, without shapes and hashes to check them by."""
-        try:
-            return FrozenLinear.from_tensors(entry.spec, tensors, entry.scaling)
-        except KeyError as error:
-            raise FormatError(f"{self.path.name} is not a whole packed file (it lacks {name}.{error.args[0]}).") from error
+        if lacking := [part for part in ("codes", "scale", "zero_point") if part not in tensors]:
+            raise FormatError(f"{self.path.name} is not a whole packed file (it lacks {name}.{lacking[0]}).")
+        return FrozenLinear.from_tensors(entry.spec, tensors, entry.scaling)
 
     def _tensors(self, prefix: str) -> dict[str, Tensor]:
         """{what follows the prefix: tensor}, read into memory."""
