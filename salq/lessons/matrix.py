@@ -1,0 +1,69 @@
+"""One real matrix for the lessons: a row, a patch with its saliency, and the singular values of what rounding takes away.
+
+Works on tensors that were read from disk one matrix at a time; no model is loaded. Also what a click on "real weights" reads.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from salq.core.errors import ShapeError
+from salq.lessons.material import Patch, Row, Spectrum, rounded
+from salq.quant.frozen import rtn
+from salq.quant.spec import QuantSpec
+
+WIDTHS = (2, 3, 4)
+GROUP = 64
+ROW_WEIGHTS = 256
+PATCH_ROWS = 16
+DIGITS = 7
+"""Significant digits of a kept weight: codes taken from it are those of the weight itself."""
+
+
+def row_of(weight: Float[Tensor, "out in"], row: int, start: int) -> Row:
+    """ROW_WEIGHTS consecutive weights, fewer in a narrow matrix. Raises ShapeError for a row without one group of GROUP finite weights."""
+    last = (weight.shape[1] - start) // GROUP * GROUP
+    values = weight[row, start : start + min(ROW_WEIGHTS, last)].double()
+    if len(values) == 0 or not bool(torch.isfinite(values).all()):
+        raise ShapeError(
+            f"Row {row} from input {start} has no {GROUP} finite weights (the matrix is {weight.shape[0]} x {weight.shape[1]}); "
+            "choose another matrix in Explore."
+        )
+    return Row(row=row, start=start, weights=tuple(rounded(value, DIGITS) for value in values.tolist()))
+
+
+def patch_of(weight: Float[Tensor, "out in"], saliency: Float[Tensor, "out in"] | None, row: int, start: int) -> Patch:
+    """One group of each of PATCH_ROWS rows, with the saliency of its weights."""
+    rows = slice(row, min(row + PATCH_ROWS, weight.shape[0]))
+
+    def numbers(values: Tensor, digits: int) -> tuple[tuple[float, ...], ...]:
+        return tuple(tuple(rounded(value, digits) for value in line) for line in values[rows, start : start + GROUP].double().tolist())
+
+    return Patch(row=row, start=start, weights=numbers(weight, DIGITS), saliency=None if saliency is None else numbers(saliency, 4))
+
+
+def spectrum_of(weight: Float[Tensor, "out in"], moment: Float[Tensor, "in in"] | None = None, widths: Sequence[int] = WIDTHS) -> Spectrum:
+    """Singular values of the residual D = W - W_hat of rounding to nearest, by bits, in float64.
+
+    moment = X X^T: then also those of D X, the square roots of the eigenvalues of D X X^T D^T.
+    """
+    exact = weight.double()
+    by_weight, by_output = {}, {}
+    for bits in widths:
+        residual = exact - rtn(weight, QuantSpec(bits=bits, group_size=GROUP)).effective_weight().double()  # type: ignore[arg-type]  # WIDTHS
+        by_weight[str(bits)] = _kept(torch.linalg.svdvals(residual))
+        if moment is not None:
+            seen = torch.linalg.eigvalsh(residual @ moment.double() @ residual.T).clamp(min=0).sqrt().flip(0)
+            by_output[str(bits)] = _kept(seen)
+    noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return Spectrum(
+        shape=(weight.shape[0], weight.shape[1]), group_size=GROUP, weight=by_weight, output=by_output,
+        random=_kept(torch.linalg.svdvals(noise)), weight_norm=float(torch.linalg.vector_norm(exact)),
+        output_norm=None if moment is None else float(torch.einsum("oi,ij,oj->", exact, moment.double(), exact).sqrt()),
+    )  # fmt: skip
+
+
+def _kept(values: Tensor) -> tuple[float, ...]:
+    return tuple(rounded(value) for value in values.tolist())
