@@ -10,13 +10,20 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.make_assets import (  # noqa: E402 - the checkout is put on the path first
-    CHAT_PROMPT, CHAT_SIDE, GROUP_ROW, GROUP_START, MATRIX, TEXT, calibration_requests, explore_request, finished,
-)  # fmt: skip
+    CHAT_PROMPT,
+    CHAT_SIDE,
+    GROUP_ROW,
+    GROUP_START,
+    MATRIX,
+    TEXT,
+    calibration_requests,
+    explore_request,
+)
 from salq.cli.follow import open_store  # noqa: E402
 from salq.data.sources import load_text  # noqa: E402
 from salq.data.windows import evaluation_windows, sample_windows  # noqa: E402
 from salq.lessons.material import keep_material  # noqa: E402
-from salq.lessons.measure import measure  # noqa: E402
+from salq.lessons.measure import Wanted, measure  # noqa: E402
 from salq.models.catalogue import CATALOGUE, DEFAULT_MODEL  # noqa: E402
 from salq.models.llama import load_model  # noqa: E402
 from salq.saliency.maps import find, saliency_key  # noqa: E402
@@ -38,16 +45,24 @@ def main() -> int:
     assert saliency is not None, "make_assets.py computes this map first"
     recipe, bits, group = CHAT_SIDE
     request = next(one for one in calibration_requests() if (one.method, one.spec.bits, one.spec.group_size) == CHAT_SIDE)
-    blocks = store.blocks(finished(store, request).id)
+    done = next(info for info in store.list() if info.status == "done" and info.request is not None and info.request.key() == request.key())
+    blocks = store.blocks(done.id)
     evaluation = load_text(TEXT, "evaluation", model)
-    material = measure(
-        model, saliency, sample_windows(text, model.tokenizer, SAMPLES, LENGTH, 0),
-        evaluation_windows(evaluation, model.tokenizer, WINDOWS, WINDOW),
-        place=(*MATRIX, GROUP_ROW, GROUP_START), prompt=CHAT_PROMPT, title=CATALOGUE[DEFAULT_MODEL].title,
-        calibrated={f"{recipe} w{bits}g{group}": {index: blocks.load(index) for index in range(model.n_blocks)}},
+    wanted = Wanted(
+        place=(*MATRIX, GROUP_ROW, GROUP_START),
+        prompt=CHAT_PROMPT,
+        title=CATALOGUE[DEFAULT_MODEL].title,
         note=f"Errors on {SAMPLES} windows of {LENGTH} tokens, perplexities on {WINDOWS} windows of {WINDOW} tokens of the bundled texts.",
+    )
+    material = measure(
+        model,
+        saliency,
+        sample_windows(text, model.tokenizer, SAMPLES, LENGTH, 0),
+        evaluation_windows(evaluation, model.tokenizer, WINDOWS, WINDOW),
+        wanted,
+        {f"{recipe} w{bits}g{group}": {index: blocks.load(index) for index in range(model.n_blocks)}},
         tell=lambda part: print(part, file=sys.stderr, flush=True),
-    )  # fmt: skip
+    )
     keep_material(DEFAULT_MODEL, material)
     return 0
 

@@ -33,25 +33,31 @@ TOP = 3
 """Candidates shown for each token."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What is measured: place = (block, matrix, row, start), the prompt of the scored answer, and how the material is called and explained."""
+
+    place: tuple[int, str, int, int]
+    prompt: str
+    title: str
+    note: str
+
+
 def measure(
     model: Llama,
     saliency: SaliencyMap,
     tokens: Tensor,
     windows: Windows,
-    *,
-    place: tuple[int, str, int, int],
-    prompt: str,
+    wanted: Wanted,
     calibrated: Mapping[str, Frozen],
-    title: str,
-    note: str,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Material:
-    """The material of one matrix, place = (block, matrix, row, start), and of its model.
+    """The material of one matrix and of its model.
 
     tokens [samples, seq]: text for the error's way and for the matrix's inputs. windows: evaluation text for the allocations that are
     measured. calibrated: further models for the scored answer, by name. tell: told before each part.
     """
-    block, matrix, row, start = place
+    block, matrix, row, start = wanted.place
     tell("one matrix")
     weight = _weight(model, block, matrix)
     spectrum = spectrum_of(weight, input_moment(model, tokens, block, matrix))
@@ -59,11 +65,11 @@ def measure(
     tell("the way of an error")
     ways = {str(bits): travel_of(model, sides[f"rtn w{bits}g{GROUP}"], tokens) for bits in WIDTHS}
     tell("a scored answer")
-    talk = talk_of(model, prompt, sides)
+    talk = talk_of(model, wanted.prompt, sides)
     tell("costs of widths")
     budget = budget_of(model, saliency, windows)
     return Material(
-        model=model.name, title=title, block=block, matrix=matrix, note=note, row=row_of(weight, row, start // 256 * 256),
+        model=model.name, title=wanted.title, block=block, matrix=matrix, note=wanted.note, row=row_of(weight, row, start // 256 * 256),
         patch=patch_of(weight, saliency.matrix(block, matrix), row, start), spectrum=spectrum, travel=ways, budget=budget, talk=talk,
     )  # fmt: skip
 
