@@ -104,6 +104,7 @@ class Material(_Part):
     row: Row
     patch: Patch
     spectrum: Spectrum
+    shares: dict[str, float] = Field(default={}, description="Fractions for the sentences, by name: see `matrix.shares_of`.")
     travel: dict[str, Travel] = Field(default={}, description="By bits.")
     budget: Budget | None = None
     talk: Talk | None = None

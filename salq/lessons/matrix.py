@@ -4,6 +4,7 @@ Works on tensors that were read from disk one matrix at a time; no model is load
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from salq.core.errors import ShapeError
 from salq.lessons.material import Patch, Row, Spectrum, rounded
-from salq.quant.frozen import rtn
+from salq.quant.frozen import freeze, rtn
+from salq.quant.grid import group_range, qparams_from_range
 from salq.quant.spec import QuantSpec
 
 WIDTHS = (2, 3, 4)
@@ -63,6 +65,48 @@ def spectrum_of(weight: Float[Tensor, "out in"], moment: Float[Tensor, "in in"] 
         random=_kept(torch.linalg.svdvals(noise)), weight_norm=float(torch.linalg.vector_norm(exact)),
         output_norm=None if moment is None else float(torch.einsum("oi,ij,oj->", exact, moment.double(), exact).sqrt()),
     )  # fmt: skip
+
+
+def shares_of(row: Row, patch: Patch, bits: Literal[2, 3, 4] = 3, kept: float = 0.02) -> dict[str, float]:
+    """Fractions that the lessons tell about this row and this patch.
+
+    best_share, best_gain: the share of the range of the patch's first group whose squared error is smallest, and how much smaller it is.
+    row_gain: squared error of the row in groups of GROUP, as a fraction of that with one grid. left_saliency, left_move: predicted loss
+    1/2 sum F (w - w_hat)^2 that is left when the fraction `kept` of the patch with the highest saliency, or that moves furthest, is exact.
+    """
+    whole = QuantSpec(bits=bits, group_size=None)
+    group, line, weights = (torch.tensor(values) for values in ([patch.weights[0]], [row.weights], patch.weights))
+    best, smallest = best_clip(group, whole)
+    told = {
+        "best_share": best,
+        "best_gain": 1 - smallest / squared_error(group, rtn(group, whole).effective_weight()),
+        "row_gain": squared_error(line, rtn(line, QuantSpec(bits=bits, group_size=GROUP)).effective_weight())
+        / squared_error(line, rtn(line, whole).effective_weight()),
+    }
+    if patch.saliency is not None:
+        saliency = torch.tensor(patch.saliency).double().flatten()
+        move = (weights - rtn(weights, whole).effective_weight()).double().abs().flatten()
+        cost = saliency * move.square() / 2
+        for name, order in (("left_saliency", saliency), ("left_move", move)):
+            top = order.argsort(descending=True, stable=True)[: round(kept * len(order))]
+            told[name] = 1 - float(cost[top].sum() / cost.sum())
+    return {name: rounded(value) for name, value in told.items()}
+
+
+def best_clip(weight: Float[Tensor, "out in"], spec: QuantSpec) -> tuple[float, float]:
+    """(share of the range, squared error) of the best of the shares 1, 0.99, ... 0.3 for both ends: grid search for the least squared error."""
+    low, high = group_range(weight, spec)
+    found = []
+    for percent in range(100, 29, -1):
+        qparams = qparams_from_range(low * (percent / 100), high * (percent / 100), spec)
+        found.append((squared_error(weight, freeze(weight, qparams, spec).effective_weight()), percent / 100))
+    error, share = min(found, key=lambda one: one[0])
+    return share, error
+
+
+def squared_error(weight: Float[Tensor, "out in"], quantized: Float[Tensor, "out in"]) -> float:
+    """Sum of (w - w_hat)^2, in float64."""
+    return float((weight.double() - quantized.double()).square().sum())
 
 
 def _kept(values: Tensor) -> tuple[float, ...]:

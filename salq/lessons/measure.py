@@ -20,7 +20,7 @@ from salq.kernels.assemble import rtn_blocks
 from salq.lessons.allocation import WIDTHS as ALL_WIDTHS
 from salq.lessons.allocation import allocate, total_cost
 from salq.lessons.material import Allocated, Budget, Material, Talk, Told, Travel, rounded
-from salq.lessons.matrix import GROUP, WIDTHS, patch_of, row_of, spectrum_of
+from salq.lessons.matrix import GROUP, WIDTHS, patch_of, row_of, shares_of, spectrum_of
 from salq.lessons.travel import travel
 from salq.models.capture import BlockInputs, capture_block_inputs, run_block
 from salq.models.llama import LINEARS, Llama
@@ -68,9 +68,10 @@ def measure(
     talk = talk_of(model, wanted.prompt, sides)
     tell("costs of widths")
     budget = budget_of(model, saliency, windows)
+    line, patch = row_of(weight, row, start // 256 * 256), patch_of(weight, saliency.matrix(block, matrix), row, start)
     return Material(
-        model=model.name, title=wanted.title, block=block, matrix=matrix, note=wanted.note, row=row_of(weight, row, start // 256 * 256),
-        patch=patch_of(weight, saliency.matrix(block, matrix), row, start), spectrum=spectrum, travel=ways, budget=budget, talk=talk,
+        model=model.name, title=wanted.title, block=block, matrix=matrix, note=wanted.note, row=line, patch=patch, spectrum=spectrum,
+        shares=shares_of(line, patch), travel=ways, budget=budget, talk=talk,
     )  # fmt: skip
 
 
