@@ -45,7 +45,7 @@ def _of_runs(model: str) -> dict[str, str]:
         one = _run(runs, bits, GROUP, rounded=True)
         if one is not None:
             told |= {f"rtn{bits}": perplexity(one["perplexity"]), f"kl{bits}": f"{one['kl']:.2f}", f"agree{bits}": share(one["top1_agreement"])}
-            told[f"bits{bits}"] = f"{one['bits_per_weight']:.2f}"
+            told |= {f"bits{bits}": f"{one['bits_per_weight']:.2f}", f"se{bits}": f"{one['perplexity_se']:.1f}"}
     finer, best = _run(runs, 3, 32, rounded=True), _run(runs, 3, GROUP, rounded=False)
     if finer is not None:
         told |= {"rtn3_g32": perplexity(finer["perplexity"]), "bits3_g32": f"{finer['bits_per_weight']:.2f}"}
@@ -130,10 +130,12 @@ def left(values: Sequence[float], rank: int) -> float:
 def _of_budget(found: Material) -> dict[str, str]:
     if found.budget is None:
         return {}
-    told = {}
+    total = {bits: sum(value for row in rows for value in row) for bits, rows in found.budget.cost.items()}
+    told = {"predicted_ratio": f"{total['2'] / total['3']:.1f}"}
     for one in found.budget.measured:
-        name = "uniform3" if one.uniform == 3 else {3.0: "dealt3", 2.5: "dealt25"}.get(one.mean_bits, "")  # noqa: PLR2004 - the widths' names
-        told[name] = perplexity(one.perplexity)
+        name = "3" if one.uniform is not None else "_dealt3"
+        if one.mean_bits == 3:  # noqa: PLR2004 - the width that the sentences are about
+            told |= {f"{'uniform3' if one.uniform else 'dealt3'}": perplexity(one.perplexity), f"predicted{name}": f"{one.predicted:.0f}"}
     return told
 
 

@@ -4,7 +4,6 @@ Works on tensors that were read from disk one matrix at a time; no model is load
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -67,30 +66,21 @@ def spectrum_of(weight: Float[Tensor, "out in"], moment: Float[Tensor, "in in"] 
     )  # fmt: skip
 
 
-def shares_of(row: Row, patch: Patch, bits: Literal[2, 3, 4] = 3, kept: float = 0.02) -> dict[str, float]:
-    """Fractions that the lessons tell about this row and this patch.
+def shares_of(row: Row, patch: Patch) -> dict[str, float]:
+    """Fractions that the lessons tell about this row and the first group of this patch.
 
-    best_share, best_gain: the share of the range of the patch's first group whose squared error is smallest, and how much smaller it is.
-    row_gain: squared error of the row in groups of GROUP, as a fraction of that with one grid. left_saliency, left_move: predicted loss
-    1/2 sum F (w - w_hat)^2 that is left when the fraction `kept` of the patch with the highest saliency, or that moves furthest, is exact.
+    best_share2, best_gain2 (and 3): the share of the group's range whose squared error is smallest at 2 (3) bits, and how much smaller it is.
+    row_gain: squared error of the row at 3 bits in groups of GROUP, as a fraction of that with one grid.
     """
-    whole = QuantSpec(bits=bits, group_size=None)
-    group, line, weights = (torch.tensor(values) for values in ([patch.weights[0]], [row.weights], patch.weights))
-    best, smallest = best_clip(group, whole)
-    told = {
-        "best_share": best,
-        "best_gain": 1 - smallest / squared_error(group, rtn(group, whole).effective_weight()),
-        "row_gain": squared_error(line, rtn(line, QuantSpec(bits=bits, group_size=GROUP)).effective_weight())
-        / squared_error(line, rtn(line, whole).effective_weight()),
-    }
-    if patch.saliency is not None:
-        saliency = torch.tensor(patch.saliency).double().flatten()
-        move = (weights - rtn(weights, whole).effective_weight()).double().abs().flatten()
-        cost = saliency * move.square() / 2
-        for name, order in (("left_saliency", saliency), ("left_move", move)):
-            top = order.argsort(descending=True, stable=True)[: round(kept * len(order))]
-            told[name] = 1 - float(cost[top].sum() / cost.sum())
-    return {name: rounded(value) for name, value in told.items()}
+    group, line = torch.tensor([patch.weights[0]]), torch.tensor([row.weights])
+    told = {}
+    for bits in (2, 3):
+        whole = QuantSpec(bits=bits, group_size=None)  # type: ignore[arg-type]  # both are widths of QuantSpec
+        share, smallest = best_clip(group, whole)
+        told |= {f"best_share{bits}": share, f"best_gain{bits}": 1 - smallest / squared_error(group, rtn(group, whole).effective_weight())}
+    grids = (QuantSpec(bits=3, group_size=GROUP), QuantSpec(bits=3, group_size=None))
+    fine, coarse = (squared_error(line, rtn(line, spec).effective_weight()) for spec in grids)
+    return {name: rounded(value) for name, value in (told | {"row_gain": fine / coarse}).items()}
 
 
 def best_clip(weight: Float[Tensor, "out in"], spec: QuantSpec) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from salq.chat.generate import stream
 from salq.chat.prompt import Message, encode_prompt
 from salq.chat.sampling import Sampling
+from salq.chat.text import printable
 from salq.evaluation.errors import advance_with_moments
 from salq.evaluation.scores import Windows, perplexity
 from salq.kernels.assemble import rtn_blocks
@@ -71,7 +72,7 @@ def measure(
     line, patch = row_of(weight, row, start // 256 * 256), patch_of(weight, saliency.matrix(block, matrix), row, start)
     return Material(
         model=model.name, title=wanted.title, block=block, matrix=matrix, note=wanted.note, row=line, patch=patch, spectrum=spectrum,
-        shares=shares_of(line, patch), travel=ways, budget=budget, talk=talk,
+        shares=shares_of(line, patch) | kept_shares(model, saliency), travel=ways, budget=budget, talk=talk,
     )  # fmt: skip
 
 
@@ -118,6 +119,24 @@ def budget_of(model: Llama, saliency: SaliencyMap, windows: Windows, budgets: tu
 
 
 @torch.no_grad()
+def kept_shares(model: Llama, saliency: SaliencyMap, bits: int = 3, kept: float = 0.02) -> dict[str, float]:
+    """Predicted loss 1/2 sum F (w - w_hat)^2 that is left when the fraction `kept` of all weights stays exact: those with the highest saliency
+    (left_saliency), those that move furthest (left_move). Holds three numbers per weight of the model.
+    """
+    fishers, moves = [], []
+    for index in range(model.n_blocks):
+        fisher = saliency.block(index)
+        for name in LINEARS:
+            weight = _weight(model, index, name)
+            fishers.append(fisher[name].flatten())
+            moves.append((weight - rtn(weight, _spec(bits)).effective_weight()).abs().flatten())
+    by = {"left_saliency": torch.cat(fishers), "left_move": torch.cat(moves)}
+    cost = by["left_saliency"] * by["left_move"].square()
+    total, count = float(cost.sum(dtype=torch.float64)), round(kept * len(cost))
+    return {name: rounded(1 - float(cost[values.topk(count).indices].sum(dtype=torch.float64)) / total) for name, values in by.items()}
+
+
+@torch.no_grad()
 def talk_of(model: Llama, prompt: str, sides: Mapping[str, Frozen]) -> Talk:
     """The original's greedy answer, token by token, as every side would have continued it; and each side's own answer."""
     asked: list[Message] = [{"role": "user", "content": prompt}]
@@ -156,7 +175,9 @@ def _mixed(model: Llama, widths: list[int]) -> dict[int, dict[str, FrozenLinear]
 
 def _answer(model: Llama, asked: list[Message], longest: int = 64) -> tuple[str, list[int]]:
     found = list(stream(model, encode_prompt(model, asked, longest), Sampling(longest, 0.0, 0)))
-    return "".join(token.text for token in found).strip(), [token.token_id for token in found if token.token_id is not None and token.end != "end"]
+    return printable("".join(token.text for token in found)).strip(), [
+        token.token_id for token in found if token.token_id is not None and token.end != "end"
+    ]
 
 
 def _top(model: Llama, log_probabilities: Tensor) -> tuple[tuple[str, float], ...]:

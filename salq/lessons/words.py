@@ -33,7 +33,7 @@ LESSONS: tuple[Lesson, ...] = (
         why="Why clipping?",
         lede=(
             "A weight is one number of a model, stored in 16 bits. Quantization stores a short code instead: the nearest mark on a ruler. "
-            "With 3 bits the ruler has 8 marks. Dots are weights, blue ticks the marks, orange lines how far each weight moves."
+            "With 2 bits the ruler has 4 marks, with 3 bits 8. Dots are weights, blue ticks the marks, orange lines how far each weight moves."
         ),
         ask="The largest weight lies far out. You pull the end of the ruler inward, so that this one weight is cut off. All moves together become",
         options=("larger, a cut weight moves far", "smaller, up to a point", "no different"),
@@ -44,8 +44,8 @@ LESSONS: tuple[Lesson, ...] = (
             "group, by what it does to the outputs (learnable weight clipping)."
         ),
         measured=(
-            "In {title}, block {block}, {matrix}, one group of {count} weights: the best clip keeps {best_share} of the range at 3 bits and leaves "
-            "{best_gain} less squared error than the full range.",
+            "In {title}, block {block}, {matrix}, one group of {count} weights: at 2 bits the best clip keeps {best_share2} of the range and takes "
+            "{best_gain2} of the squared error away; at 3 bits it keeps {best_share3} and takes {best_gain3}. Clipping matters where marks are few.",
             "One bit less halves the number of marks: the step of that group is {step3} at 3 bits and {step2} at 2 bits.",
         ),
         task="Drag a red handle, or a slider, inward until the squared moves are as small as they get.",
@@ -97,7 +97,7 @@ LESSONS: tuple[Lesson, ...] = (
         ),
         measured=(
             "In {title}, block {block}, {matrix}: the top 1 % of weights hold {top_saliency} of all saliency, but {top_error} of all moves.",
-            "In the patch shown here, keeping the 2 % most salient weights leaves {left_saliency} of the predicted loss; keeping the 2 % "
+            "In the whole model at 3 bits, keeping the 2 % most salient weights leaves {left_saliency} of the predicted loss; keeping the 2 % "
             "that move furthest leaves {left_move}.",
         ),
         task="Choose by saliency and keep weights until less than 60 % of the predicted loss is left.",
@@ -112,12 +112,14 @@ LESSONS: tuple[Lesson, ...] = (
             "A model is a stack of blocks; each works on what the one before it hands over. Dots: the error when only this block is rounded. "
             "Orange line: the error when all blocks are."
         ),
-        ask="You keep one single block in full precision. Which one lowers the error at the end most often?",
-        options=("an early one", "the last one", "it never matters"),
-        answer=0,
+        ask="Compared with the error that one block makes alone, the error of the whole stack is",
+        options=("about the same", "several times as large, but less than the sum", "the sum of all blocks"),
+        answer=1,
         reveal=(
-            "What an early block gets wrong, every later block works on. That is why calibration goes from the first block to the last and "
-            "shows each block the inputs that the blocks before it really produce, errors included: it can then repair some of them."
+            "Every block works on what the blocks before it got wrong. The errors point in different directions, so they grow more slowly than a "
+            "sum, but they grow, and no single block is to blame: keeping one in full precision takes its own share away, hardly more. That is why "
+            "calibration goes from the first block to the last and shows each block the inputs that the blocks before it really produce, errors "
+            "included: it can then repair some of them."
         ),
         measured=(
             "{title} at 3 bits: a block alone puts the hidden state {alone3} off on average, all {blocks} together {last3} after the last one.",
@@ -146,7 +148,8 @@ LESSONS: tuple[Lesson, ...] = (
         measured=(
             "In {title}, block {block}, {matrix} at 3 bits: rank {rank} leaves {left_weight} of the error of the weights "
             "({left_random} for a random matrix), but {left_output} of the error of the outputs.",
-            "Calibrated at 3 bits with adapters of rank {run_rank}: perplexity {best3} ({best3_name}, {bits_best3} bits per weight), rounded without them {rtn3}.",
+            "Calibrated at 3 bits with adapters of rank {run_rank}: perplexity {best3} ({best3_name}, {bits_best3} bits per "
+            "weight), rounded without them {rtn3}.",
         ),
         task="Look at the error of the outputs, and raise the rank until less than 80 % of it is left.",
         law="W x ≈ Ŵ x + B (A x),  extra bits per weight = 16 · rank · (out + in) / (out · in)",
@@ -161,21 +164,28 @@ LESSONS: tuple[Lesson, ...] = (
             "Stay below the line and beat the same width everywhere."
         ),
         ask="One bit less for every weight makes the predicted loss",
-        options=("a little larger, in steps", "about twice as large", "about four times as large, or worse"),
+        options=("a little larger", "about twice as large", "about four times as large"),
         answer=2,
         reveal=(
             "One bit less doubles the step, so every squared move becomes about four times as large, and so does the predicted loss. At 3 bits a "
-            "step is small beside the weights and calibration can repair what is lost. At 2 bits four marks must do: errors are as large as the "
-            "weights' own spread, they pile up from block to block, and the model breaks. Bits are best spent where saliency and error are high."
+            "step is small beside the weights, and calibration can repair much of what is lost. At 2 bits four marks must do: the error is nearly "
+            "half as large as the weights themselves, it piles up from block to block, and the model breaks. Where bits are scarce they belong where "
+            "saliency and error are high. Mind that the prediction adds up small, separate effects; where errors are large it is a rough guide, "
+            "so a deal has to be measured."
         ),
         measured=(
             "{title}, rounded in groups of 64: perplexity {original} in 16 bits, {rtn4} at 4 bits, {rtn3} at 3 bits, {rtn2} at 2 bits.",
             "A weight moves by {weight_error3} of its size at 3 bits and by {weight_error2} at 2 bits (relative error of the middle matrix).",
-            "The same 3.0 bits per weight dealt out by saliency: perplexity {dealt3} in place of {uniform3}; with 2.5 bits per weight {dealt25}.",
+            "All matrices at 2 bits: predicted loss {predicted_ratio} times that of 3 bits.",
+            "The same 3.0 bits per weight dealt out by saliency, matrix by matrix: predicted loss {predicted_dealt3} in place of {predicted3}, but "
+            "measured perplexity {dealt3} in place of {uniform3} (standard error {se3}): no gain that could be told from noise.",
         ),
         task="Stay within the budget and get below the loss of the same width everywhere.",
         law="cost(matrix, bits) = Σ ½ F (w − ŵ)²,  buy again and again the step with the largest saving per bit",
-        live="{spent} of {mean} bits per weight spent: predicted rise {cost}, against {uniform} with {same} bits everywhere and {best} for the best deal by kind",
+        live=(
+            "{spent} of {mean} bits per weight spent: predicted rise {cost}, against {uniform} with {same} bits everywhere and {best} for the "
+            "best deal by kind"
+        ),
     ),
     Lesson(
         key="talk",
@@ -194,8 +204,8 @@ LESSONS: tuple[Lesson, ...] = (
             "well a model predicts a text that it did not see."
         ),
         measured=(
-            "{title} on text that calibration did not see: KL {kl4}, {kl3} and {kl2} nats per token at 4, 3 and 2 bits; the most likely token is the same in "
-            "{agree4}, {agree3} and {agree2} of places. Calibrated at 3 bits ({best3_name}): {kl_best3} nats and {agree_best3}.",
+            "{title} on text that calibration did not see: KL {kl4}, {kl3} and {kl2} nats per token at 4, 3 and 2 bits; the most likely token "
+            "is the same in {agree4}, {agree3} and {agree2} of places. Calibrated at 3 bits ({best3_name}): {kl_best3} nats and {agree_best3}.",
         ),
         task="Raise the error until another word becomes the most likely one; or, with real weights, look at the tokens.",
         law="KL = Σ p · ln(p / q),  p: the original's probabilities, q: the quantized model's",

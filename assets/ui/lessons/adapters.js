@@ -4,9 +4,9 @@ import { el, line, number, percent, scale } from "./draw.js";
 import { leftOver, matrix, product, random, singularValues } from "./linear.js";
 import { quantizeGroup } from "./quant.js";
 
-const source = random(67), OUT = 32, IN = 32;
+const source = random(67), OUT = 24, IN = 24;
 const WEIGHT = matrix(OUT, IN, () => Math.fround(source.normal() * 0.05)), FACTORS = matrix(IN, 4, () => source.normal());
-const INPUTS = product(FACTORS, matrix(4, 64, () => source.normal())).map((row) => row.map((one) => one + 0.25 * source.normal()));
+const INPUTS = product(FACTORS, matrix(4, 48, () => source.normal())).map((row) => row.map((one) => one + 0.25 * source.normal()));
 const NOISE = singularValues(matrix(OUT, IN, () => source.normal()));
 
 const known = {};

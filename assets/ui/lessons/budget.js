@@ -1,7 +1,7 @@
 // Lesson 6: the same number of bits, dealt out unevenly. Predicted loss of a deal against the same width everywhere.
 
 import { bars, el, number } from "./draw.js";
-import { allocate, meanBits, random, totalCost, WIDTHS } from "./linear.js";
+import { allocate, cheapest, meanBits, random, totalCost, WIDTHS } from "./linear.js";
 import { moved, quantizeGroup } from "./quant.js";
 
 const NAMES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
@@ -35,7 +35,7 @@ export const lacks = (material) => (material.budget ? "" : "Kept for the default
 const partsOf = (material) => (material ? real(material.budget) : TOY);
 
 export function start(material) {
-  return { mean: 3, ...Object.fromEntries(partsOf(material).names.map((_, i) => [`w${i}`, 1])) };
+  return { mean: material ? 3.25 : 3, ...Object.fromEntries(partsOf(material).names.map((_, i) => [`w${i}`, 1])) };
 }
 
 export function controls(state, material) {
@@ -51,7 +51,7 @@ function dealt(parts, mean) {
   const known = deals.get(parts) || {};
   deals.set(parts, known);
   if (!known[mean]) {
-    const kinds = allocate(parts.weights, parts.cost, mean), fine = parts.fine && allocate(parts.fine.weights, parts.fine.cost, mean);
+    const kinds = cheapest(parts.weights, parts.cost, mean), fine = parts.fine && allocate(parts.fine.weights, parts.fine.cost, mean);
     known[mean] = { kinds, kindCost: totalCost(parts.cost, kinds), fine, fineCost: fine && totalCost(parts.fine.cost, fine) };
   }
   return known[mean];

@@ -40,7 +40,7 @@ export function number(value, digits = 3) {
   if (!Number.isFinite(value)) return "not finite";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size >= 1000) return Math.round(value).toLocaleString("en-US");
+  if (size >= 1000) return String(Math.round(value)).replace(/\B(?=(\d{3})+$)/g, ",").replace(/^-/, "−");
   if (size < 1e-4) return value.toExponential(1).replace("e-", "e−").replace(/^-/, "−");
   return String(Number(value.toPrecision(digits))).replace(/^-/, "−");
 }

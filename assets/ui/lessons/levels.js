@@ -15,7 +15,7 @@ export const key = "levels";
 
 export function start(material) {
   const weights = weightsOf(material), { high } = range(weights);
-  return { bits: 3, lower: 1, upper: 1, symmetric: "off", pick: weights.findIndex((one) => Math.fround(one) === high) };
+  return { bits: 2, lower: 1, upper: 1, symmetric: "off", pick: weights.findIndex((one) => Math.fround(one) === high) };
 }
 
 export function controls(state, material) {

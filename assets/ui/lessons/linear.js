@@ -60,21 +60,39 @@ export const WIDTHS = [2, 3, 4, 8];
 
 /** salq.lessons.allocation.allocate: the step that takes away most cost per bit, while it fits. cost[bits][i]. */
 export function allocate(weights, cost, meanBits) {
-  const widths = weights.map(() => WIDTHS[0]);
-  let left = (meanBits - WIDTHS[0]) * weights.reduce((sum, one) => sum + one, 0);
+  const at = weights.map(() => 0), prices = [], gains = [];
+  let left = meanBits - WIDTHS[0], total = 0;
+  for (const one of weights) total += one;
+  left *= total;
+  const price = (i) => {
+    const step = WIDTHS[at[i] + 1], bits = WIDTHS[at[i]];
+    prices[i] = step === undefined ? Infinity : (step - bits) * weights[i];
+    gains[i] = step === undefined ? 0 : (cost[bits][i] - cost[step][i]) / prices[i];
+  };
+  weights.forEach((_, i) => price(i));
   for (;;) {
     let best = -1, gain = 0;
-    widths.forEach((bits, i) => {
-      const step = WIDTHS[WIDTHS.indexOf(bits) + 1], price = (step - bits) * weights[i];
-      if (step === undefined || price > left + 1e-6) return;
-      const found = (cost[bits][i] - cost[step][i]) / price;
-      if (found > gain) [best, gain] = [i, found];
-    });
-    if (best < 0) return widths;
-    const step = WIDTHS[WIDTHS.indexOf(widths[best]) + 1];
-    left -= (step - widths[best]) * weights[best];
-    widths[best] = step;
+    for (let i = 0; i < gains.length; i += 1) {
+      if (gains[i] > gain && prices[i] <= left + 1e-6) [best, gain] = [i, gains[i]];
+    }
+    if (best < 0) return at.map((one) => WIDTHS[one]);
+    left -= prices[best];
+    at[best] += 1;
+    price(best);
   }
+}
+
+/** The cheapest deal of all: every combination of widths is tried, so only for a handful of parts. */
+export function cheapest(weights, cost, meanBits) {
+  const room = (meanBits + 1e-9) * weights.reduce((sum, one) => sum + one, 0), chosen = weights.map(() => WIDTHS[0]);
+  let best = null, lowest = Infinity;
+  const deal = (i, spent, paid) => {
+    if (spent > room || paid >= lowest) return;
+    if (i === weights.length) [best, lowest] = [chosen.slice(), paid];
+    else for (const bits of WIDTHS) deal(i + 1, spent + bits * weights[i], paid + cost[(chosen[i] = bits)][i]);
+  };
+  deal(0, 0, 0);
+  return best;
 }
 
 /** Mean width of a weight. */
