@@ -67,7 +67,7 @@ def _levels(material: Material, _: Sequence[KeptRun]) -> str:
     weights = material.patch.weights[0]
     group = torch.tensor([weights])
     edge = 1.35 * max(abs(value) for value in weights)
-    drawn, rows = ["", ruler(weights, [], -edge, edge)[0]], []
+    drawn, rows = ["```text", ruler(weights, [], -edge, edge)[0]], []
     for bits in (4, 3, 2):
         spec = QuantSpec(bits=bits, group_size=None)  # type: ignore[arg-type]  # three of its widths
         frozen = rtn(group, spec)
@@ -75,7 +75,7 @@ def _levels(material: Material, _: Sequence[KeptRun]) -> str:
         drawn.append(f"{ruler(weights, marks, -edge, edge)[1]}  {bits} bits")
         whole, (best, smallest) = squared_error(group, frozen.effective_weight()), best_clip(group, spec)
         rows.append([str(bits), str(2**bits), f"{float(frozen.scale):.4f}", f"{whole:.4f}", f"{best:.0%}", f"{smallest:.4f}"])
-    picture = "```text" + "\n".join(drawn) + "\n```"
+    picture = "\n".join([*drawn, "```"])
     said = f"{len(weights)} weights (digits: how many lie at a place) and the marks that they can move to:"
     header = ("bits", "marks", "step", "squared moves, full range", "best share of the range", "squared moves, clipped")
     return f"{said}\n\n{picture}\n\n{table(header, rows)}"
