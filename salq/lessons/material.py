@@ -71,7 +71,7 @@ class Allocated(_Part):
     """One measured allocation: every matrix rounded to nearest at the width that it was given."""
 
     mean_bits: float = Field(gt=0, description="Mean width of a code that was asked for.")
-    uniform: int | None = Field(description="The width of every matrix; None when saliency dealt out the bits.")
+    uniform: int | None = Field(default=None, description="The width of every matrix; None when saliency dealt out the bits.")
     perplexity: float = Field(gt=0, description="Perplexity of the model.")
     predicted: float = Field(ge=0, description="Sum of the costs, nats per sample.")
 

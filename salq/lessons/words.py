@@ -48,7 +48,7 @@ LESSONS: tuple[Lesson, ...] = (
             "{best_gain2} of the squared error away; at 3 bits it keeps {best_share3} and takes {best_gain3}. Clipping matters where marks are few.",
             "One bit less halves the number of marks: the step of that group is {step3} at 3 bits and {step2} at 2 bits.",
         ),
-        task="Drag a red handle, or a slider, inward until the squared moves are as small as they get.",
+        task="Drag an orange handle, or a slider, inward until the squared moves are as small as they get.",
         law="scale = (high − low) / (2^bits − 1)     code = clamp(round(w / scale) + zero, 0, 2^bits − 1)     ŵ = (code − zero) · scale",
         live=(
             "scale = ({high} − {low}) / {most} = {scale}, zero = {zero};  w = {weight} → code {code} → ŵ = ({code} − {zero}) · {scale} = {value}, "

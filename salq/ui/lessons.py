@@ -20,12 +20,12 @@ from salq.ui.explore_actions import is_here
 SCRIPTS = ASSETS / "ui" / "lessons"
 
 BRIDGE = """
-const root = document.querySelector("#learn-lessons .salq-lessons"), base = (window.gradio_config && window.gradio_config.root) || "";
 let lessons = null;
-import(`${base}/gradio_api/file=${props.scripts}/main.js`).then((module) => {
-  lessons = module.start(root, (source) => trigger("wanted", { source }));
-  lessons.receive(props.value);
-});
+const root = () => document.querySelector("#learn-lessons .salq-lessons"), base = (window.gradio_config && window.gradio_config.root) || "";
+const wait = (found) => (root() ? found() : setTimeout(() => wait(found), 50));
+import(`${base}/gradio_api/file=${props.scripts}/main.js`).then((module) => wait(() => {
+  lessons = module.start(root(), (source) => trigger("wanted", { source }));
+}));
 watch("value", () => lessons && lessons.receive(props.value));
 """
 """The scripts are ES modules beside each other; the page loads them when the tab is drawn, after its first paint."""
@@ -96,7 +96,8 @@ def lesson_html(lesson: Lesson, number: int, known: dict[str, str]) -> str:
     title = f"lesson-{lesson.key}-title"
     return (
         f'<section class="lesson" data-lesson="{lesson.key}" data-task="{escape(lesson.task)}" aria-labelledby="{title}">'
-        f'<h3 id="{title}"><span class="count">{number}</span>{escape(lesson.title)}</h3><p class="lede">{escape(lesson.lede)}</p>'
+        f'<p class="why">{escape(lesson.why)}</p><h3 id="{title}"><span class="count">{number}</span>{escape(lesson.title)}</h3>'
+        f'<p class="lede">{escape(lesson.lede)}</p>'
         f'<div class="source" role="group" aria-label="What is drawn">{sources}<span class="note" role="status"></span></div>'
         f'<div class="stage"><div class="controls"></div><div class="figure"></div></div>'
         f'<p class="live" role="status" aria-live="polite"></p>'
