@@ -28,6 +28,8 @@ from salq.models.catalogue import CATALOGUE, DEFAULT_MODEL  # noqa: E402
 from salq.models.llama import load_model  # noqa: E402
 from salq.saliency.maps import find, saliency_key  # noqa: E402
 
+PATCH_MATRIX = "self_attn.q_proj"
+"""Where saliency is about as concentrated as in the whole model; in MATRIX it is less so."""
 SAMPLES, LENGTH = 2, 128
 WINDOWS, WINDOW = 8, 512
 """Evaluation as in the kept runs, so that the perplexities can be compared."""
@@ -50,6 +52,7 @@ def main() -> int:
     evaluation = load_text(TEXT, "evaluation", model)
     wanted = Wanted(
         place=(*MATRIX, GROUP_ROW, GROUP_START),
+        patch=PATCH_MATRIX,
         prompt=CHAT_PROMPT,
         title=CATALOGUE[DEFAULT_MODEL].title,
         note=f"Errors on {SAMPLES} windows of {LENGTH} tokens, perplexities on {WINDOWS} windows of {WINDOW} tokens of the bundled texts.",

@@ -64,7 +64,7 @@ def ruler(values: Sequence[float], marks: Sequence[float], low: float, high: flo
 
 
 def _levels(material: Material, _: Sequence[KeptRun]) -> str:
-    weights = material.patch.weights[0]
+    weights = material.group.weights
     group = torch.tensor([weights])
     edge = 1.35 * max(abs(value) for value in weights)
     drawn, rows = ["```text", ruler(weights, [], -edge, edge)[0]], []
@@ -105,10 +105,11 @@ def _saliency(material: Material, _: Sequence[KeptRun]) -> str:
     cost = fisher * move.square() / 2
     rows = []
     for kept in (0.0, 0.02, 0.05, 0.1, 0.2):
-        count = round(kept * len(cost))
-        remain = [1 - float(cost[order.argsort(descending=True)[:count]].sum() / cost.sum()) for order in (fisher, move, weights.abs().flatten())]
+        top = round(kept * len(cost))
+        remain = [1 - float(cost[order.argsort(descending=True)[:top]].sum() / cost.sum()) for order in (fisher, move, weights.abs().flatten())]
         rows.append([f"{kept:.0%}", *map(share, remain)])
-    said = f"Predicted loss that is left in a patch of {weights.shape[0]} x {weights.shape[1]} weights at 3 bits, when some of them stay exact:"
+    count, size = weights.shape
+    said = f"Predicted loss that is left in {count} groups of {size} weights of {patch.matrix} at 3 bits, when some of them stay exact:"
     return f"{said}\n\n{table(('kept exact', 'chosen by saliency', 'by size of the move', 'by size of the weight'), rows)}"
 
 

@@ -29,9 +29,10 @@ class Row(_Part):
 
 
 class Patch(_Part):
-    """A rectangle of weights and their saliency; each of its rows is one group."""
+    """One group of each of some evenly spread rows of a matrix, with saliency."""
 
-    row: int = Field(ge=0, description="First output.")
+    matrix: str = Field(description="Path of the matrix inside the block.")
+    rows: tuple[int, ...] = Field(description="Outputs that the rows belong to.")
     start: int = Field(ge=0, description="First input.")
     weights: Matrix = Field(description="[rows][group] weights.")
     saliency: Matrix | None = Field(default=None, description="[rows][group] diagonal of the empirical Fisher matrix, nats^2 per squared weight.")
@@ -101,7 +102,8 @@ class Material(_Part):
     block: int = Field(ge=0, description="Block of the matrix.")
     matrix: str = Field(description="Path of the matrix inside its block.")
     note: str = Field(default="", description="What a reader must know about the numbers, such as the text they were measured on.")
-    row: Row
+    group: Row = Field(description="One group, for the number line.")
+    row: Row = Field(description="Several groups of one row.")
     patch: Patch
     spectrum: Spectrum
     shares: dict[str, float] = Field(default={}, description="Fractions for the sentences, by name: see `matrix.shares_of`.")

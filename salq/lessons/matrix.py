@@ -23,10 +23,10 @@ DIGITS = 7
 """Significant digits of a kept weight: codes taken from it are those of the weight itself."""
 
 
-def row_of(weight: Float[Tensor, "out in"], row: int, start: int) -> Row:
-    """ROW_WEIGHTS consecutive weights, fewer in a narrow matrix. Raises ShapeError for a row without one group of GROUP finite weights."""
+def row_of(weight: Float[Tensor, "out in"], row: int, start: int, count: int = ROW_WEIGHTS) -> Row:
+    """`count` consecutive weights, fewer in a narrow matrix. Raises ShapeError for a row without one group of GROUP finite weights."""
     last = (weight.shape[1] - start) // GROUP * GROUP
-    values = weight[row, start : start + min(ROW_WEIGHTS, last)].double()
+    values = weight[row, start : start + min(count, last)].double()
     if len(values) == 0 or not bool(torch.isfinite(values).all()):
         raise ShapeError(
             f"Row {row} from input {start} has no {GROUP} finite weights (the matrix is {weight.shape[0]} x {weight.shape[1]}); "
@@ -35,14 +35,15 @@ def row_of(weight: Float[Tensor, "out in"], row: int, start: int) -> Row:
     return Row(row=row, start=start, weights=tuple(rounded(value, DIGITS) for value in values.tolist()))
 
 
-def patch_of(weight: Float[Tensor, "out in"], saliency: Float[Tensor, "out in"] | None, row: int, start: int) -> Patch:
-    """One group of each of PATCH_ROWS rows, with the saliency of its weights."""
-    rows = slice(row, min(row + PATCH_ROWS, weight.shape[0]))
+def patch_of(name: str, weight: Float[Tensor, "out in"], saliency: Float[Tensor, "out in"] | None, start: int = 0) -> Patch:
+    """Of PATCH_ROWS rows, spread evenly over the matrix, the group at `start`, with the saliency of its weights."""
+    rows = tuple(range(0, weight.shape[0], max(weight.shape[0] // PATCH_ROWS, 1)))[:PATCH_ROWS]
 
     def numbers(values: Tensor, digits: int) -> tuple[tuple[float, ...], ...]:
-        return tuple(tuple(rounded(value, digits) for value in line) for line in values[rows, start : start + GROUP].double().tolist())
+        return tuple(tuple(rounded(value, digits) for value in line) for line in values[list(rows), start : start + GROUP].double().tolist())
 
-    return Patch(row=row, start=start, weights=numbers(weight, DIGITS), saliency=None if saliency is None else numbers(saliency, 4))
+    fisher = None if saliency is None else numbers(saliency, 4)
+    return Patch(matrix=name, rows=rows, start=start, weights=numbers(weight, DIGITS), saliency=fisher)
 
 
 def spectrum_of(weight: Float[Tensor, "out in"], moment: Float[Tensor, "in in"] | None = None, widths: Sequence[int] = WIDTHS) -> Spectrum:
@@ -66,13 +67,13 @@ def spectrum_of(weight: Float[Tensor, "out in"], moment: Float[Tensor, "in in"] 
     )  # fmt: skip
 
 
-def shares_of(row: Row, patch: Patch) -> dict[str, float]:
-    """Fractions that the lessons tell about this row and the first group of this patch.
+def shares_of(row: Row, one: Row) -> dict[str, float]:
+    """Fractions that the lessons tell about a row and about `one` group.
 
     best_share2, best_gain2 (and 3): the share of the group's range whose squared error is smallest at 2 (3) bits, and how much smaller it is.
     row_gain: squared error of the row at 3 bits in groups of GROUP, as a fraction of that with one grid.
     """
-    group, line = torch.tensor([patch.weights[0]]), torch.tensor([row.weights])
+    group, line = torch.tensor([one.weights]), torch.tensor([row.weights])
     told = {}
     for bits in (2, 3):
         whole = QuantSpec(bits=bits, group_size=None)  # type: ignore[arg-type]  # both are widths of QuantSpec

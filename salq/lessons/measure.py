@@ -21,7 +21,7 @@ from salq.kernels.assemble import rtn_blocks
 from salq.lessons.allocation import WIDTHS as ALL_WIDTHS
 from salq.lessons.allocation import allocate, total_cost
 from salq.lessons.material import Allocated, Budget, Material, Talk, Told, Travel, rounded
-from salq.lessons.matrix import GROUP, WIDTHS, patch_of, row_of, shares_of, spectrum_of
+from salq.lessons.matrix import GROUP, ROW_WEIGHTS, WIDTHS, patch_of, row_of, shares_of, spectrum_of
 from salq.lessons.travel import travel
 from salq.models.capture import BlockInputs, capture_block_inputs, run_block
 from salq.models.llama import LINEARS, Llama
@@ -36,9 +36,12 @@ TOP = 3
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """What is measured: place = (block, matrix, row, start), the prompt of the scored answer, and how the material is called and explained."""
+    """What is measured: place = (block, matrix, row, start), the matrix of the same block whose patch shows saliency, the prompt of the scored
+    answer, and how the material is called and explained.
+    """
 
     place: tuple[int, str, int, int]
+    patch: str
     prompt: str
     title: str
     note: str
@@ -69,10 +72,11 @@ def measure(
     talk = talk_of(model, wanted.prompt, sides)
     tell("costs of widths")
     budget = budget_of(model, saliency, windows)
-    line, patch = row_of(weight, row, start // 256 * 256), patch_of(weight, saliency.matrix(block, matrix), row, start)
+    line, group = row_of(weight, row, start // ROW_WEIGHTS * ROW_WEIGHTS), row_of(weight, row, start, GROUP)
     return Material(
-        model=model.name, title=wanted.title, block=block, matrix=matrix, note=wanted.note, row=line, patch=patch, spectrum=spectrum,
-        shares=shares_of(line, patch) | kept_shares(model, saliency), travel=ways, budget=budget, talk=talk,
+        model=model.name, title=wanted.title, block=block, matrix=matrix, note=wanted.note, group=group, row=line,
+        patch=patch_of(wanted.patch, _weight(model, block, wanted.patch), saliency.matrix(block, wanted.patch)), spectrum=spectrum,
+        shares=shares_of(line, group) | kept_shares(model, saliency), travel=ways, budget=budget, talk=talk,
     )  # fmt: skip
 
 

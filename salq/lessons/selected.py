@@ -19,7 +19,8 @@ def selected_material(model: str, block: int, matrix: str, saliency: SaliencyMap
     columns = min(LARGEST, weight.shape[1] // GROUP * GROUP)
     fisher = None if saliency is None else saliency.matrix(block, matrix)
     short = model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
-    line, patch = row_of(weight, 0, 0), patch_of(weight, fisher if fisher is not None and fisher.shape == weight.shape else None, 0, 0)
+    patch = patch_of(matrix, weight, fisher if fisher is not None and fisher.shape == weight.shape else None)
     return Material(
-        model=short, title=short, block=block, matrix=matrix, row=line, patch=patch, spectrum=spectrum_of(weight[:LARGEST, :columns].contiguous())
-    )
+        model=short, title=short, block=block, matrix=matrix, group=row_of(weight, 0, 0, GROUP), row=row_of(weight, 0, 0), patch=patch,
+        spectrum=spectrum_of(weight[:LARGEST, :columns].contiguous()),
+    )  # fmt: skip

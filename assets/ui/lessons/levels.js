@@ -9,7 +9,7 @@ const TOY = Array.from({ length: 31 }, () => Math.fround(source.normal() * 0.05)
 const MIN_SHARE = 0.3;
 
 const specOf = (state) => ({ bits: state.bits, symmetric: state.symmetric === "on" });
-const weightsOf = (material) => (material ? material.patch.weights[0] : TOY);
+const weightsOf = (material) => (material ? material.group.weights : TOY);
 
 export const key = "levels";
 

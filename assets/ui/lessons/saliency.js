@@ -63,18 +63,20 @@ function shares(values) {
   return logs.map((row) => row.map((one) => (one - low) / (high - low || 1)));
 }
 
-export function draw(result, state, { width }) {
+export function draw(result, state, { width, material }) {
   const { patch, chosen } = result, parts = [], rows = patch.weights.length, columns = patch.weights[0].length;
   const beside = width > 620, gap = 18, wide = beside ? (width - 2 * gap) / 3 : width, tall = beside ? Math.max(wide * 0.5, 96) : 96;
+  if (material) parts.push(el("text", { x: 0, y: 12, class: "quiet", text: `${patch.matrix}: one group of ${columns} weights of each of ${rows} rows` }));
+  const head = material ? 24 : 0;
   const maps = [["Saliency", patch.saliency, "cividis"], ["Move |w − ŵ|", result.move, "viridis"], ["Saliency × move²", result.cost, "viridis"]];
   maps.forEach(([title, values, name], i) => {
-    const x = beside ? i * (wide + gap) : 0, y = 20 + (beside ? 0 : i * (tall + 32));
+    const x = beside ? i * (wide + gap) : 0, y = 20 + head + (beside ? 0 : i * (tall + 32));
     parts.push(el("text", { x, y: y - 6, class: "title", text: title }), ...map(shares(values), x, y, wide, tall, name));
     const w = wide / columns, h = tall / rows;
     const d = chosen.map((at) => `M${(x + (at % columns) * w).toFixed(1)} ${(y + Math.floor(at / columns) * h).toFixed(1)}h${w.toFixed(1)}v${h.toFixed(1)}h${(-w).toFixed(1)}z`);
     parts.push(el("path", { d: d.join(""), class: "kept" }));
   });
-  const top = 20 + (beside ? tall : 3 * (tall + 32) - 32) + 56, floor = top + 150;
+  const top = 20 + head + (beside ? tall : 3 * (tall + 32) - 32) + 56, floor = top + 150;
   const x = scale(0, MOST, 40, width - 12), y = scale(0, 1, floor, top);
   parts.push(el("text", { x: 0, y: top - 16, class: "title", text: "Predicted loss that is left, by share kept in full precision" }));
   for (const share of [0, 0.5, 1]) {

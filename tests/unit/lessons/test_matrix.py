@@ -47,9 +47,18 @@ def test_the_best_clip_is_no_worse_than_any_other() -> None:
     share, error = best_clip(weight, spec)
     assert 0.3 <= share < 1
     assert error < squared_error(weight, rtn(weight, spec).effective_weight())
-    told = shares_of(row_of(weight.repeat(1, 4), 0, 0), patch_of(weight, None, 0, 0))
+    told = shares_of(row_of(weight.repeat(1, 4), 0, 0), row_of(weight, 0, 0))
     assert told["best_share2"] == share
     assert 0 < told["best_gain2"] < 1
+
+
+def test_a_patch_has_rows_from_the_whole_matrix() -> None:
+    weight = random_weight(100, 128)
+    patch = patch_of("mlp.up_proj", weight, weight.square(), 64)
+    assert patch.rows == tuple(range(0, 96, 6))
+    assert torch.allclose(torch.tensor(patch.weights), weight[:96:6, 64:128], rtol=1e-6)
+    assert patch.saliency is not None
+    assert torch.allclose(torch.tensor(patch.saliency), weight[:96:6, 64:128].square(), rtol=1e-3)
 
 
 def test_a_selected_matrix_is_read_from_disk(tiny_folder: object) -> None:

@@ -22,7 +22,9 @@ def test_the_material_of_a_tiny_model(tiny: Llama, tokens: torch.Tensor) -> None
     windows = random_tokens(tiny.config.vocab_size, 1, 48, seed=1)
     sides = {"8 bits": rtn_blocks(tiny, QuantSpec(bits=8, group_size=64))}
     told: list[str] = []
-    found = measure(tiny, saliency, tokens, windows, Wanted((1, "mlp.down_proj", 3, 0), "Hello", "Tiny", "A note."), sides, told.append)
+    found = measure(
+        tiny, saliency, tokens, windows, Wanted((1, "mlp.down_proj", 3, 0), "self_attn.q_proj", "Hello", "Tiny", "A note."), sides, told.append
+    )
     assert len(told) == 4
     weight = tiny.linears(1)["mlp.down_proj"].weight.detach()
     residual_share = output_error(
