@@ -180,10 +180,9 @@
   // A narrow screen belongs to the tabs: salq.css keeps the sidebar away until its own button is pressed. Gradio mounts it open, at a moment
   // of its own, so the first press shows what is "open" already; later presses are Gradio's.
   document.addEventListener("click", (event) => {
-    const button = event.target.closest && event.target.closest(".sidebar .toggle-button");
-    const page = document.documentElement;
-    if (!button || page.classList.contains("salq-sidebar-wanted")) return;
-    page.classList.add("salq-sidebar-wanted");
-    if (window.matchMedia("(max-width: 768px)").matches && button.closest(".sidebar.open")) event.stopPropagation();
+    const button = event.target.closest && event.target.closest(".sidebar .toggle-button"), sidebar = button && button.closest(".sidebar");
+    if (!sidebar || sidebar.dataset.wanted) return;
+    sidebar.dataset.wanted = "yes";
+    if (window.matchMedia("(max-width: 768px)").matches && sidebar.classList.contains("open")) event.stopPropagation();
   }, true);
 })();

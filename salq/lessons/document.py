@@ -40,7 +40,11 @@ def _heading(number: int, lesson: Lesson) -> str:
 
 
 def _telling(lesson: Lesson, known: dict[str, str]) -> list[str]:
-    return [f"*{lesson.ask} …* {lesson.options[lesson.answer]}.", lesson.reveal, *measured(lesson, known)]
+    return [
+        f"*{lesson.ask.rstrip('?')}{'?' if lesson.ask.endswith('?') else ' …'}* {lesson.options[lesson.answer]}.",
+        lesson.reveal,
+        *measured(lesson, known),
+    ]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

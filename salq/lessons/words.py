@@ -29,7 +29,7 @@ class Lesson(BaseModel):
 LESSONS: tuple[Lesson, ...] = (
     Lesson(
         key="levels",
-        title="A ruler with few marks",
+        title="Where the ruler ends",
         why="Why clipping?",
         lede=(
             "A weight is one number of a model, stored in 16 bits. Quantization stores a short code instead: the nearest mark on a ruler. "
@@ -67,8 +67,8 @@ LESSONS: tuple[Lesson, ...] = (
         options=("the whole row, as before", "its own group only", "nothing at all"),
         answer=1,
         reveal=(
-            "Each group has its own scale and zero point, so the outlier widens the step of its own group only. It is not free: every "
-            "group stores a 16-bit scale and a zero point. Groups of 64 are the usual middle: at 3 bits they cost 0.3 bits per weight."
+            "Each group has its own scale and zero point, so the outlier widens the step of its own group only. It is not free: every group stores "
+            "a 16-bit scale and a zero point, so the smaller the groups, the more bits go into rulers. Groups of 64 are a usual middle."
         ),
         measured=(
             "{title}, rounded to 3 bits: perplexity {rtn3} with groups of 64 ({bits3} bits per weight), {rtn3_g32} with groups of 32 "
@@ -77,7 +77,7 @@ LESSONS: tuple[Lesson, ...] = (
         ),
         task="Choose smaller groups until the squared moves are less than half.",
         law="bits per weight = bits + (16 + bits) / group size",
-        live=("{bits} + {scales} / {size} = {stored} bits per weight;  root mean square move {error} with {groups} rulers, {whole} with one"),
+        live=("{bits} + {scales} / {size} = {stored} bits per weight;  rulers: {groups}, root mean square move {error}, with one ruler {whole}"),
     ),
     Lesson(
         key="saliency",
@@ -126,7 +126,7 @@ LESSONS: tuple[Lesson, ...] = (
             "At 2 bits the same stack ends {last2} off. Keeping block {best_block} in full precision helps most at 3 bits: {best_last} at the end.",
         ),
         task="Keep one block in full precision, and find one that lowers the error at the end.",
-        law="error after block b = mean over tokens of |ĥ_b − h_b| / |h_b|",
+        law="error after a block = mean over tokens of |ĥ − h| / |h|,  h: the hidden state, ĥ: that of the rounded blocks",
         live="alone {alone} on average;  all {blocks} blocks {last} at the end, with {kept} in full precision {now}",
     ),
     Lesson(

@@ -102,10 +102,15 @@ def lesson_html(lesson: Lesson, number: int, known: dict[str, str]) -> str:
         f'<div class="stage"><div class="controls"></div><div class="figure"></div></div>'
         f'<p class="live" role="status" aria-live="polite"></p>'
         f'<div class="formula"><p class="law">{_law(lesson.law)}</p><p>{_slots(lesson.live)}</p></div>'
-        f'<div class="question" data-answer="{lesson.answer}"><p class="ask">{escape(lesson.ask)} …</p>'
+        f'<div class="question" data-answer="{lesson.answer}"><p class="ask">{escape(_asked(lesson))}</p>'
         f'<div class="options">{options}</div><p class="verdict" role="status"></p></div>'
         f'<div class="reveal" hidden><p>{escape(lesson.reveal)}</p>{told}</div></section>'
     )
+
+
+def _asked(lesson: Lesson) -> str:
+    """The question, or a sentence that the options end."""
+    return lesson.ask if lesson.ask.endswith("?") else f"{lesson.ask} …"
 
 
 def _law(text: str) -> str:

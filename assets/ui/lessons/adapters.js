@@ -56,7 +56,7 @@ export function compute(state, material) {
 }
 
 export function draw(result, state, { width }) {
-  const { values, rank } = result, parts = [], left = 46, right = width - 12, count = values.length;
+  const { values, rank } = result, parts = [], left = 50, right = width - 14, count = values.length;
   const x = scale(0, count, left, right), top = 30, floor = 150, y = scale(0, values[0] * 1.05, floor, top);
   parts.push(el("text", { x: 0, y: 14, class: "title", text: `Singular values of the error of the ${state.seen === "output" ? "outputs" : "weights"}` }));
   const step = Math.max(1, Math.floor(count / 160)), edge = [];

@@ -68,8 +68,8 @@ export function compute(state, material) {
 
 export function draw(result, state, { width }) {
   const { parts, widths, spent, over, cost, same, uniform, deal } = result, drawn = [], fits = over < 1e-9;
-  const total = parts.weights.reduce((sum, one) => sum + one, 0), top = 34, tall = 96;
-  drawn.push(el("text", { x: 0, y: 14, class: "title", text: "Bits spent: width is the number of weights, height their bits" }));
+  const total = parts.weights.reduce((sum, one) => sum + one, 0), top = 34, tall = 88;
+  drawn.push(el("text", { x: 0, y: 14, class: "title", text: "Bits spent (height) on weights (width)" }));
   let x = 0;
   const room = width - 2, unit = tall / 8;
   parts.names.forEach((name, i) => {

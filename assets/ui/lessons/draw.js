@@ -45,6 +45,12 @@ export function number(value, digits = 3) {
   return String(Number(value.toPrecision(digits))).replace(/^-/, "−");
 }
 
+/** Round values from 0 up to `most`, about four of them. */
+export function ticks(most) {
+  const rough = most / 4, power = 10 ** Math.floor(Math.log10(rough)), step = [1, 2, 2.5, 5, 10].find((one) => one * power >= rough) * power;
+  return Array.from({ length: Math.floor(most / step + 1e-9) + 1 }, (_, i) => i * step);
+}
+
 export const percent = (share, digits = 0) => `${(share * 100).toFixed(digits)} %`;
 
 const VIRIDIS = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];

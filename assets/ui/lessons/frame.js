@@ -148,7 +148,7 @@ export class Frame {
   }
 
   resize() {
-    const width = Math.min(Math.max(Math.floor(this.figure.clientWidth), 0), 880);
+    const width = Math.min(Math.max(Math.floor(this.figure.clientWidth), 0), 900);
     if (width < 200 || width === this.width) return;
     this.width = width;
     this.redraw();

@@ -35,12 +35,13 @@ export function compute(state, material) {
 const rms = (error, count) => Math.sqrt(error / count);
 
 export function draw(result, state, { width }) {
-  const { weights, groups, outlier } = result, count = weights.length, parts = [], tall = 190, base = 14, below = 250, floor = 96;
-  const most = Math.max(...weights.map(Math.abs)) * 1.05, x = scale(0, count, 2, width - 2), y = scale(-most, most, base + tall, base);
+  const { weights, groups, outlier } = result, count = weights.length, parts = [], tall = 180, base = 14, below = 250, floor = 96;
+  const top = Math.max(...weights, 0), bottom = Math.min(...weights, 0), spare = (top - bottom) * 0.08;
+  const x = scale(0, count, 2, width - 2), y = scale(bottom - spare, top + spare, base + tall, base);
   groups.forEach((group, i) => {
     const left = x(group.start), right = x(group.start + result.size);
     parts.push(el("rect", { x: left, y: base, width: right - left, height: tall, class: i % 2 ? "band odd" : "band" }));
-    const lines = levels(group, state.bits).filter((value) => Math.abs(value) <= most);
+    const lines = levels(group, state.bits).filter((value) => value >= bottom - spare && value <= top + spare);
     parts.push(el("path", { d: lines.map((value) => `M${left + 1} ${y(value).toFixed(1)}H${right - 1}`).join(""), class: "level thin" }));
   });
   parts.push(el("path", { d: weights.map((one, i) => `M${x(i + 0.5).toFixed(1)} ${y(0).toFixed(1)}V${y(one).toFixed(1)}`).join(""), class: "stem" }));
@@ -49,9 +50,9 @@ export function draw(result, state, { width }) {
   const worst = Math.max(...groups.map((group) => rms(group.error, result.size)), 1e-12), rise = scale(0, worst, 0, floor - 26);
   groups.forEach((group) => {
     const value = rms(group.error, result.size), left = x(group.start), right = x(group.start + result.size);
-    const holds = outlier >= group.start && outlier < group.start + result.size, top = below + floor - 6 - rise(value);
-    parts.push(el("rect", { x: left + 1, y: top, width: Math.max(right - left - 2, 1), height: rise(value), class: holds ? "bar now" : "bar best" }));
-    if (right - left > 34) parts.push(el("text", { x: (left + right) / 2, y: top - 5, class: "middle small", text: number(value, 2) }));
+    const holds = outlier >= group.start && outlier < group.start + result.size, peak = below + floor - 6 - rise(value);
+    parts.push(el("rect", { x: left + 1, y: peak, width: Math.max(right - left - 2, 1), height: rise(value), class: holds ? "bar now" : "bar best" }));
+    if (right - left > 34) parts.push(el("text", { x: (left + right) / 2, y: peak - 5, class: "middle small", text: number(value, 2) }));
   });
   parts.push(el("line", { x1: 0, x2: width, y1: below + floor - 6, y2: below + floor - 6, class: "axis" }));
   return { parts, height: below + floor };

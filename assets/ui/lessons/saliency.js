@@ -77,11 +77,11 @@ export function draw(result, state, { width, material }) {
     parts.push(el("path", { d: d.join(""), class: "kept" }));
   });
   const top = 20 + head + (beside ? tall : 3 * (tall + 32) - 32) + 56, floor = top + 150;
-  const x = scale(0, MOST, 40, width - 12), y = scale(0, 1, floor, top);
-  parts.push(el("text", { x: 0, y: top - 16, class: "title", text: "Predicted loss that is left, by share kept in full precision" }));
+  const x = scale(0, MOST, 50, width - 22), y = scale(0, 1, floor, top);
+  parts.push(el("text", { x: 0, y: top - 16, class: "title", text: "Predicted loss left, by share kept exact" }));
   for (const share of [0, 0.5, 1]) {
-    parts.push(el("line", { x1: 40, x2: width - 12, y1: y(share), y2: y(share), class: "grid" }));
-    parts.push(el("text", { x: 34, y: y(share) + 4, class: "end small quiet", text: percent(share) }));
+    parts.push(el("line", { x1: 50, x2: width - 22, y1: y(share), y2: y(share), class: "grid" }));
+    parts.push(el("text", { x: 42, y: y(share) + 4, class: "end small quiet", text: percent(share) }));
   }
   for (const share of [0, 0.05, 0.1, 0.15, 0.2]) parts.push(el("text", { x: x(share), y: floor + 18, class: "middle small quiet", text: percent(share) }));
   const dashes = { saliency: "", move: "7 4", weight: "2 4" };

@@ -50,7 +50,7 @@ function pairs(rows, width, top) {
 export function draw(result, state, { width, set, material }) {
   if (!material) {
     const made = pairs(result.words.map((word, i) => [word, result.p[i], result.q[i]]), width, 34);
-    return { parts: [el("text", { x: 0, y: 14, class: "title", text: "“The capital of France is …”: probability of the next word" }), ...made.parts], height: made.height };
+    return { parts: [el("text", { x: 0, y: 14, class: "title", text: "Next word after “The capital of France is”" }), ...made.parts], height: made.height };
   }
   const { original, quantized } = result.one, words = [...new Set([...original, ...quantized].map(([word]) => word))];
   const share = (list, word) => (list.find(([one]) => one === word) || [null, null])[1];

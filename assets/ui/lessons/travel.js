@@ -1,6 +1,6 @@
 // Lesson 4: errors travel. Relative error of the hidden state after every block, with one block kept in full precision.
 
-import { el, line, percent, scale } from "./draw.js";
+import { el, line, percent, scale, ticks } from "./draw.js";
 import { matrix, product, random } from "./linear.js";
 import { quantizeGroup } from "./quant.js";
 
@@ -62,11 +62,10 @@ export function compute(state, material) {
 }
 
 export function draw(result, state, { width }) {
-  const { alone, together, now } = result, parts = [], top = 34, floor = 252, left = 46, most = Math.max(...together, ...alone) * 1.08;
+  const { alone, together, now } = result, parts = [], top = 34, floor = 252, left = 50, most = Math.max(...together, ...alone) * 1.08;
   const x = scale(0, together.length - 1, left + 6, width - 14), y = scale(0, most, floor, top);
   parts.push(el("text", { x: 0, y: 14, class: "title", text: "Relative error of the hidden state after each block" }));
-  for (let i = 0; i <= 4; i += 1) {
-    const value = (most / 1.08) * (i / 4);
+  for (const value of ticks(most)) {
     parts.push(el("line", { x1: left, x2: width - 8, y1: y(value), y2: y(value), class: "grid" }));
     parts.push(el("text", { x: left - 6, y: y(value) + 4, class: "end small quiet", text: percent(value) }));
   }
