@@ -111,4 +111,5 @@ export function summary(result, state) {
   return `${2 ** spec.bits} levels, ${number(group.scale)} apart. ${clip}.`;
 }
 
-export const done = (state, result) => (state.lower < 1 || state.upper < 1) && result.error.total <= result.best.total * 1.05 && result.best.share < 1;
+/** Near the best clip, and clearly better than none; at 3 bits and more there is little to win. */
+export const done = (state, { error, best: found, whole }) => error.total <= found.total * 1.1 && error.total < whole * 0.8;
