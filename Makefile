@@ -43,6 +43,7 @@ test: setup-dev
 
 assets: $(VENV)/installed
 	$(PY) benchmarks/make_assets.py
+	$(PY) benchmarks/make_lessons.py
 	$(PY) benchmarks/results_table.py
 
 tree: setup-dev

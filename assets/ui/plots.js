@@ -177,16 +177,12 @@
   watch("value", follow);
   scan();
 
-  // A phone's screen belongs to the tabs first; the sidebar opens over them at a touch. It mounts open, at a moment of its own.
-  if (window.innerWidth < 768) {
-    let touched = false, ticks = 80, pause = 0;
-    window.addEventListener("pointerdown", (event) => { if (event.isTrusted) touched = true; }, { once: true });
-    const wait = setInterval(() => {
-      if (touched || --ticks === 0) return clearInterval(wait);
-      const toggle = --pause < 0 && document.querySelector(".sidebar.open .toggle-button");
-      if (!toggle) return;
-      toggle.click();
-      pause = 8; // a second click while the first one is still being drawn would open it again
-    }, 100);
-  }
+  // A narrow screen belongs to the tabs: salq.css keeps the sidebar away until its own button is pressed. Gradio mounts it open, at a moment
+  // of its own, so the first press shows what is "open" already; later presses are Gradio's.
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest && event.target.closest(".sidebar .toggle-button"), sidebar = button && button.closest(".sidebar");
+    if (!sidebar || sidebar.dataset.wanted) return;
+    sidebar.dataset.wanted = "yes";
+    if (window.matchMedia("(max-width: 768px)").matches && sidebar.classList.contains("open")) event.stopPropagation();
+  }, true);
 })();

@@ -1,4 +1,4 @@
-"""The Compare tab: one prompt, two answers side by side, and what each side costs. Every side is a process of its own (`chat`)."""
+"""The Compare tab: one prompt, two or three answers side by side, and what each side costs. Every side is a process of its own (`chat`)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from salq.chat.pool import ChatPool
 from salq.chat.sampling import MAX_NEW_TOKENS, MAX_SEED, MAX_TEMPERATURE
 from salq.core.errors import SalqError
 from salq.ui.compare_actions import (
+    NOBODY,
     ORIGINAL,
     RTN,
     SYSTEM_CHARACTERS,
@@ -30,10 +31,16 @@ from salq.ui.compare_actions import (
 from salq.ui.context import Choices, UiContext
 from salq.ui.html import lede, note, reading
 
-SIDES = 2
-PROCESSES = 3
+FIRST = (ORIGINAL, RTN, NOBODY)
+"""Who talks before anybody chooses; only the last side may stay empty, so that a side keeps its place."""
+SIDES = len(FIRST)
+PROCESSES = SIDES
 LEDE = "Does it still talk the same? One prompt, the original and its quantized form, side by side."
-SIDE_INFO = ("The reference.", "Rounding to nearest needs no run; finished calibrations are in the list.")
+SIDE_INFO = (
+    "The reference.",
+    "Rounding to nearest needs no run; finished calibrations are in the list.",
+    "A third answer, if you like.",
+)
 PROMPT_HINT = "Ask something"
 EXAMPLES = (
     "What is the capital of France, and what is it known for?",
@@ -41,7 +48,7 @@ EXAMPLES = (
     "Write a short poem about a lighthouse.",
     "Count from one to twelve in words.",
 )
-SAMPLING_NOTE = "Both sides use the same settings and the same seed."
+SAMPLING_NOTE = "All sides use the same settings and the same seed."
 LENGTH_INFO = "Longest answer, in tokens."
 TEMPERATURE_INFO = "0 always takes the most likely token."
 SEED_INFO = "Matters above temperature 0."
@@ -64,6 +71,7 @@ def build(ctx: UiContext) -> None:
 @dataclass(frozen=True)
 class _Parts:
     pickers: tuple[gr.Dropdown, ...]
+    columns: tuple[gr.Column, ...]
     chats: tuple[gr.HTML, ...]
     facts: tuple[gr.HTML, ...]
     prompt: gr.Textbox
@@ -95,26 +103,33 @@ def _build(ctx: UiContext) -> _Parts:
     choices = Choices(ctx.default_model, 3, 64, False, "auto", "auto")
     options = side_choices(ctx.store, choices)
     kept = kept_chat(ctx.default_model)
-    pickers, chats, facts = [], [], []
+    pickers, chats, facts, columns = [], [], [], []
+    with gr.Row(equal_height=False, elem_id="compare-pickers"):
+        for index, value in enumerate(FIRST):
+            picker = gr.Dropdown(
+                _options(options, index), value=value, label=f"Side {'ABC'[index]}", info=SIDE_INFO[index], elem_id=f"compare-side-{index}",
+                min_width=240,
+            )  # fmt: skip
+            pickers.append(picker)
     with gr.Row(equal_height=False, elem_id="compare-sides"):
-        for index, value in enumerate((ORIGINAL, RTN)):
-            with gr.Column(min_width=330):
-                picker = gr.Dropdown(options, value=value, label=f"Side {'AB'[index]}", info=SIDE_INFO[index], elem_id=f"compare-side-{index}")
+        for index, value in enumerate(FIRST):
+            with gr.Column(min_width=300, visible=value != NOBODY) as column:
+                shown = kept if kept is not None and index < len(kept.titles) else None
                 chat = gr.HTML(
-                    talk_html(bubbles([kept.turn], index) if kept else []), elem_id=f"compare-chat-{index}", elem_classes="salq-talk",
+                    talk_html(bubbles([shown.turn], index) if shown else []), elem_id=f"compare-chat-{index}", elem_classes="salq-talk",
                     min_height=220, max_height=460, autoscroll=True,
                 )  # fmt: skip
-                pickers.append(picker)
-                chats.append(chat)
-                words = f"{kept.titles[index]}: {kept.facts[index]}. {KEPT}" if kept else (FIRST_WAIT if index else "")
+                words = f"{shown.titles[index]}: {shown.facts[index]}. {KEPT}" if shown else (FIRST_WAIT if index == 1 else "")
                 facts.append(gr.HTML(note(words), elem_id=f"compare-facts-{index}"))
+            chats.append(chat)
+            columns.append(column)
     with gr.Row(equal_height=True, elem_id="compare-ask"):
         prompt = gr.Textbox(
             "", show_label=False, label="Prompt", placeholder=PROMPT_HINT, lines=2, max_lines=6, max_length=20_000, container=False, scale=8,
             min_width=220, elem_id="compare-prompt",
         )  # fmt: skip
         with gr.Column(scale=1, min_width=130):
-            send = gr.Button("Ask both", variant="primary", elem_id="compare-send")
+            send = gr.Button("Ask all", variant="primary", elem_id="compare-send")
             stop = gr.Button("Stop", variant="stop", visible=False, elem_id="compare-stop")
             fresh = gr.Button("New conversation", size="sm", elem_id="compare-new")
     with gr.Row(elem_id="compare-examples"):
@@ -130,7 +145,7 @@ def _build(ctx: UiContext) -> _Parts:
             seed = gr.Number(0, label="Seed", info=SEED_INFO, minimum=0, maximum=MAX_SEED, precision=0, elem_id="compare-seed", min_width=120)
         system = gr.Textbox("", label="System prompt", info=SYSTEM_INFO, max_length=SYSTEM_CHARACTERS, lines=2, elem_id="compare-system")
     return _Parts(
-        tuple(pickers), tuple(chats), tuple(facts), prompt, send, stop, fresh, tuple(examples), system, length, temperature, seed,
+        tuple(pickers), tuple(columns), tuple(chats), tuple(facts), prompt, send, stop, fresh, tuple(examples), system, length, temperature, seed,
         gr.State([]), gr.State(""),
     )  # fmt: skip
 
@@ -156,8 +171,8 @@ def _wire(ctx: UiContext, parts: _Parts) -> None:
         stops.stop(request.session_hash or "")
         return gr.Button("Stopping", interactive=False)
 
-    def pickers_now(left: str, right: str, *shared: Any) -> Updates:
-        return _picker_updates(ctx, (left, right), shared)
+    def pickers_now(*values: Any) -> Updates:
+        return _picker_updates(ctx, values[:SIDES], values[SIDES:])
 
     def forget(request: gr.Request) -> Updates:
         halt(request)
@@ -171,6 +186,8 @@ def _wire(ctx: UiContext, parts: _Parts) -> None:
     parts.stop.click(halt, None, parts.stop, queue=False, api_visibility="private")
     parts.fresh.click(forget, None, parts.outputs, queue=False, api_visibility="private")
     gr.on([one.input for one in parts.pickers], forget, None, parts.outputs, **QUIET)
+    last = parts.pickers[-1]
+    last.change(lambda value: gr.Column(visible=value != NOBODY), last, parts.columns[-1], **QUIET)
     renamed = [ctx.items["compare"].select, *[one.input for one in (sidebar.model, sidebar.bits, sidebar.group_size, sidebar.symmetric)]]
     gr.on(renamed, pickers_now, [*parts.pickers, *sidebar.inputs], list(parts.pickers), **QUIET)
 
@@ -239,11 +256,19 @@ def _facts_html(side: Side, remark: str) -> str:
     )
 
 
-def _picker_updates(ctx: UiContext, chosen: tuple[str, str], shared: tuple[Any, ...]) -> Updates:
-    """The lists of who can talk, with the sidebar's grid in words; a choice that is gone becomes rounding to nearest."""
+def _options(everybody: list[tuple[str, str]], side: int) -> list[tuple[str, str]]:
+    """Who may talk on a side: the last one may stay empty."""
+    return [one for one in everybody if one[1] != NOBODY or FIRST[side] == NOBODY]
+
+
+def _picker_updates(ctx: UiContext, chosen: tuple[str, ...], shared: tuple[Any, ...]) -> Updates:
+    """The lists of who can talk, with the sidebar's grid in words; a choice that is gone becomes what the side began with."""
     try:
         options = side_choices(ctx.store, Choices.of(*shared))
     except SalqError:
         return [gr.skip()] * SIDES
-    values = {value for _, value in options}
-    return [gr.Dropdown(choices=options, value=value if value in values else (RTN if index else ORIGINAL)) for index, value in enumerate(chosen)]
+    lists = [_options(options, side) for side in range(SIDES)]
+    return [
+        gr.Dropdown(choices=listed, value=value if any(value == known for _, known in listed) else FIRST[side])
+        for side, (value, listed) in enumerate(zip(chosen, lists, strict=True))
+    ]

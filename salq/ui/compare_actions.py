@@ -26,11 +26,10 @@ Turn = dict[str, Any]
 Plain values, in the visitor's own state."""
 
 
-def side_choices(store: RunStore, choices: Choices, *, may_be_empty: bool = False) -> list[tuple[str, str]]:
-    """(label, value) of everybody who can talk: the original, rounding to nearest at the sidebar's grid, finished runs."""
+def side_choices(store: RunStore, choices: Choices) -> list[tuple[str, str]]:
+    """(label, value) of everybody who can talk: none, the original, rounding to nearest at the sidebar's grid, finished runs."""
     runs = [(f"run: {info.title} ({info.id})", info.id) for info in talking_runs(store)]
-    nobody = [("nobody", NOBODY)] if may_be_empty else []
-    return [*nobody, ("original", ORIGINAL), (f"rounded to nearest, {choices.spec.tag}", RTN), *runs]
+    return [("none", NOBODY), ("original", ORIGINAL), (f"rounded to nearest, {choices.spec.tag}", RTN), *runs]
 
 
 def participant_of(store: RunStore, choices: Choices, value: str) -> Participant:

@@ -6,7 +6,7 @@ from salq.core.errors import SalqError
 from salq.models.catalogue import CATALOGUE, DEFAULT_MODEL
 from salq.runs.exploration import kept
 from salq.runs.kept import KeptRun, kept_group, kept_runs
-from salq.ui import words
+from salq.ui import lessons, words
 from salq.ui.context import UiContext
 from salq.ui.explore_actions import grid_sentence
 from salq.ui.html import lede, note, prose, reading, section
@@ -14,9 +14,10 @@ from salq.ui.insights import bars, conditions, group_sentence, headline, number_
 
 
 def build(ctx: UiContext) -> None:
-    """Lay the tab out: an insight, what a grid of levels is, where to go next."""
+    """Lay the tab out: an insight, what a grid of levels is, the lessons, where to go next."""
     gr.HTML(_insight(), elem_id="learn-insight")
     gr.HTML(_explanation(), elem_id="learn-what")
+    lessons.build(ctx)
     gr.HTML(_where(), elem_id="learn-where")
     with gr.Row():
         explore = gr.Button("Open Explore", variant="primary", elem_id="learn-explore", scale=0, min_width=180)

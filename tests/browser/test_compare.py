@@ -186,6 +186,24 @@ def test_a_finished_run_can_be_chosen(served: Served, visit: Visit) -> None:
     expect(page.locator("#compare-facts-0")).to_contain_text("The same side is chosen twice")
 
 
+def test_a_third_side_answers_too(served: Served, visit: Visit) -> None:
+    page = visit("?tab=compare")
+    expect(page.locator("#compare-chat-2")).to_be_hidden()
+    page.locator("#compare-side-1 input").click()
+    page.get_by_role("option", name=re.compile("eight bits")).click()
+    page.locator("#compare-side-2 input").click()
+    page.get_by_role("option", name=re.compile("rounded to nearest")).click()
+    expect(page.locator("#compare-chat-2")).to_be_visible()
+    lengthen(page, 16)
+    ask(page, "Hello")
+    answered(page)
+    expect(page.locator("#compare-facts-2")).to_contain_text(SPEED)
+    assert [len(said(page, side)) for side in range(3)] == [2, 2, 2]
+    page.locator("#compare-side-2 input").click()
+    page.get_by_role("option", name="none", exact=True).click()
+    expect(page.locator("#compare-chat-2")).to_be_hidden()
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
 def test_nothing_is_cut_off(served: Served, visit: Visit, theme: str, width: int) -> None:

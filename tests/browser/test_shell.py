@@ -24,17 +24,43 @@ def test_the_first_screen_tells_something_and_leads_on(visit: Visit) -> None:
     expect(page.locator("#explore-sizes")).to_contain_text("Whole model")
 
 
-@pytest.mark.parametrize("width", [390, 1440])
-def test_every_tab_opens_and_fits(visit: Visit, width: int) -> None:
-    page = visit(width=width)
-    expect(page.locator(".sidebar.open")).to_have_count(1 if width > 768 else 0)
+CONTROLS = {
+    "learn": ".salq-tour .start",
+    "explore": "#explore-compute",
+    "calibrate": "#calibrate-start",
+    "compare": "#compare-send",
+    "runs": "#runs-open",
+}
+"""Something of each tab that a finger must reach."""
+
+
+def test_every_tab_opens_and_fits(visit: Visit) -> None:
+    page = visit(width=1440)
+    expect(page.locator("#model")).to_be_in_viewport()
     for tab in TABS:
         page.locator(f"#tab-{tab}-button").click()
         expect(page.locator(f"#tab-{tab}")).to_be_visible()
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, tab
-    if width < 768:
-        page.locator(".toggle-button").click()
-        expect(page.locator("#model")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1440, tab
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_phone_shows_the_tabs_and_opens_the_sidebar_by_its_button(visit: Visit, theme: str) -> None:
+    page = visit(width=390, theme=theme)
+    expect(page.locator("#model")).not_to_be_in_viewport()
+    for tab in TABS:
+        page.locator(f"#tab-{tab}-button").click()
+        expect(page.locator(f"#tab-{tab}")).to_be_visible()
+        page.locator(CONTROLS[tab]).first.click(trial=True)  # visible, and nothing lies over it
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
+    page.locator(".toggle-button").click()
+    expect(page.locator("#model")).to_be_in_viewport()
+    page.locator("#bits").get_by_text("4", exact=True).click()
+    page.locator(".toggle-button").click()
+    expect(page.locator("#model")).not_to_be_in_viewport()
+    page.locator("#tab-learn-button").click()
+    expect(page.locator("#learn-insight")).to_be_visible()
+    page.locator(".toggle-button").click()
+    expect(page.locator("#bits input:checked")).to_have_value("4")
 
 
 def test_the_sidebar_says_where_work_happens_and_on_which_text(visit: Visit) -> None:

@@ -9,7 +9,7 @@ from tests.house.files import ROOT, project_files, syntax
 START, END = "<!-- tree: written by `make tree` from the first sentence of each module -->", "<!-- /tree -->"
 ROOMS = (
     *("core", "models", "data", "quant", "packing", "kernels", "saliency", "evaluation"),
-    *("calibration", "recipes", "chat", "runs", "figures", "ui", "cli"),
+    *("calibration", "recipes", "chat", "runs", "lessons", "figures", "ui", "cli"),
 )
 WIDTH = 165
 

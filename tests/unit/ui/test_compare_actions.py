@@ -41,7 +41,7 @@ def store(tmp_path: Path) -> RunStore:
 
 
 def test_original_and_rtn_can_always_talk(store: RunStore) -> None:
-    assert [value for _, value in side_choices(store, CHOICES)] == [ORIGINAL, RTN]
+    assert [value for _, value in side_choices(store, CHOICES)] == [NOBODY, ORIGINAL, RTN]
     assert participant_of(store, CHOICES, RTN).spec == CHOICES.spec
     assert participant_of(store, CHOICES, ORIGINAL).kind == "original"
 
