@@ -89,6 +89,7 @@ class DecodeEngine:
         self.cos = self.sin = torch.empty(0)
         self.length = 0
         self._graphs: Any = None
+        self._others_spin = any(getattr(module, "own_threads", False) for module in llama.model.modules())
 
     def reset(self) -> None:
         """Forget the sequence; memory and captured graphs stay."""
@@ -101,6 +102,8 @@ class DecodeEngine:
             self._tables()
         if self.device.type == "cuda" and len(ids) == 1:
             logits = self._captured().step(ids[0], self.length)
+        elif self._others_spin and len(ids) == 1:
+            logits = self._alone(ids[0])
         else:
             logits = self._forward(torch.tensor(list(ids), device=self.device))
         self.length += len(ids)
@@ -113,6 +116,17 @@ class DecodeEngine:
         for block, stored in zip(self.blocks, self.cache.blocks, strict=True):
             hidden = block(hidden, stored, span)
         return self.logits(hidden[-1:])
+
+    def _alone(self, token: int) -> Float[Tensor, "1 vocab"]:
+        """One token with a single thread of torch: its small operations gain nothing from more, and a second pool of threads that wait by
+        spinning would take the cores from the executor's.
+        """
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return self._forward(torch.tensor([token]))
+        finally:
+            torch.set_num_threads(threads)
 
     def logits(self, hidden: Float[Tensor, "1 width"]) -> Float[Tensor, "1 vocab"]:
         """Final norm and head."""

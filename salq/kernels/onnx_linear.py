@@ -69,6 +69,9 @@ class OnnxLinear(nn.Module):
     y = [x @ dequantize(codes_i).T + scaling_i * (x @ lora_A_i.T) @ lora_B_i.T + bias_i  for linear i]
     """
 
+    own_threads = True
+    """Works with onnxruntime's threads, which go on spinning for milliseconds after a call."""
+
     def __init__(self, linears: Sequence[FrozenLinear], biases: Sequence[Float[Tensor, " out"] | None]) -> None:
         """The weights are copied into onnxruntime's own order; nothing of `linears` is kept. Raises what onnxruntime raises."""
         super().__init__()
