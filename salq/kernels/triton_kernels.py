@@ -1,0 +1,305 @@
+"""The Triton kernels: x @ quantized weight for a few rows of x, and the weight dequantized for many. Nothing else; the only module that imports triton.
+
+**Algebra.** With q the codes, s the scale and z the zero point of a group g (OmniQuant, arXiv 2308.13137, eq. 2), scale and zero point leave the sum:
+
+    y[n] = sum_g s[n,g] * ( sum_{k in g} x[k] q[n,k]  -  z[n,g] * sum_{k in g} x[k] )  +  sum_r B[n,r] * t[r]  +  bias[n]
+
+The sums of x and t = scaling * A x are the same for all rows n: `prepare_kernel` makes them once, the main kernel reads them.
+
+**A code becomes a float without a conversion.** A constant shift brings one byte of a word to mantissa bits MANTISSA_BIT.. of a float32; a mask and
+the exponent of 1.0 (one LOP3 instruction) make of the field at bit `f` of that byte
+
+    v = 1 + q * 2**(f + MANTISSA_BIT - 23)            so with x' = x * 2**-f  (exact, made by prepare_kernel):
+    sum x' v = sum x'  +  2**(MANTISSA_BIT - 23) * sum x q
+
+        31    23 22            15 14             0       MANTISSA_BIT = 15; 14 at 3 bits, whose third bit comes from the companion
+        | 1.0   | one byte of w  | 0             |       2 bits: fields f = 0, 2, 4, 6; 4 bits: f = 0, 4; 8 bits: f = 0
+
+so a weight costs one LOP3 and one FFMA, and the shift of its byte is shared by 4, 2 or 1 weights: 1.25, 1.5 and 2 integer instructions per weight
+at 2, 4 and 8 bits, 2.5 at 3 bits (two LOP3 and two shared shifts). The bias is small (1, not the 1024 of the usual half-precision trick), so that removing it
+once per unit loses about 2**-15 of the sum: less than rounding x to float16 or bfloat16 does. All sums are float32.
+
+**Work.** A program owns ROWS rows and walks along the row in tiles of UNITS units (see `triton_layout.py`): one unit, 16 bytes, per thread and row. All lanes of a
+warp lie along the row, so loads are contiguous, scales belong to the thread that needs them, and the only communication is one reduction at the end. The next tile's
+words are on their way while this tile is summed. Sums have a fixed order: no atomics, equal results in every run.
+
+**LoRA.** t needs all of x before any row can finish, so it cannot be made inside the main kernel; it is made by extra programs of `prepare_kernel`, which has
+to run anyway. B t is added in the epilogue, from 2 * rank bytes per row. So an adapter adds no launch.
+"""
+
+from typing import no_type_check  # shapes are Triton's here: neither mypy nor the run-time check of annotations reads these functions
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+@no_type_check
+def byte_to_mantissa(word, BYTE: tl.constexpr, MANTISSA_BIT: tl.constexpr):
+    """`word` shifted so that its byte BYTE begins at bit MANTISSA_BIT."""
+    if MANTISSA_BIT >= 8 * BYTE:
+        return word << (MANTISSA_BIT - 8 * BYTE)
+    else:  # noqa: RET505 - Triton compiles one branch only when it is an else
+        return word >> (8 * BYTE - MANTISSA_BIT)
+
+
+@triton.jit
+@no_type_check
+def high_to_mantissa(high, BYTE: tl.constexpr):
+    """The companion shifted so that the high bits of the fields of byte BYTE lie at bits 16, 18, 20, 22: above their low bits at 14."""
+    return high << (16 - BYTE % 2 - 8 * (BYTE // 2))
+
+
+@triton.jit
+@no_type_check
+def magic(low, high, one, FIELD: tl.constexpr, BITS: tl.constexpr, WIDTH: tl.constexpr, MANTISSA_BIT: tl.constexpr):
+    """1 + code * 2**(FIELD * WIDTH + MANTISSA_BIT - 23) as float32, for field FIELD of the byte that was shifted into place.
+
+    `one`, the bits of 1.0, is an argument of the kernel: as a constant it would take the immediate operand of the LOP3, and the mask an instruction of its own.
+    """
+    START: tl.constexpr = MANTISSA_BIT + FIELD * WIDTH
+    pattern = (low & (((1 << WIDTH) - 1) << START)) | one
+    if BITS == 3:
+        pattern = pattern ^ (high & (4 << START))  # ^ for |: LLVM reassociates a chain of |, and three LOP3 come out instead of two
+    return pattern.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+@no_type_check
+def load_words(ptr, offsets, mask):
+    """Words as unsigned integers; read once, so they may leave the cache first."""
+    return tl.load(ptr + offsets, mask=mask, other=0, eviction_policy="evict_first").to(tl.uint32, bitcast=True)
+
+
+@triton.jit
+@no_type_check
+def load_high(ptr, offsets, mask, low, BITS: tl.constexpr):
+    """Companions widened to 32 bits at 3 bits; at other widths there are none, and what is returned is not used."""
+    if BITS == 3:
+        return tl.load(ptr + offsets, mask=mask, other=0, eviction_policy="evict_first").to(tl.uint16, bitcast=True).to(tl.uint32)
+    else:  # noqa: RET505
+        return low
+
+
+@triton.jit
+@no_type_check
+def units_dot(
+    low, high, one, x_ptr, x_offsets, BITS: tl.constexpr, BLOCK_M: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, WORDS: tl.constexpr
+):
+    """sum x' v over every unit, float32 [BLOCK_M, ROWS, UNITS]; low, high [ROWS, UNITS, WORDS], x_offsets [BLOCK_M, 1, UNITS, WORDS] of field 0."""
+    WIDTH: tl.constexpr = 2 if BITS == 3 else BITS
+    MANTISSA_BIT: tl.constexpr = 14 if BITS == 3 else 15
+    total = tl.zeros((BLOCK_M, ROWS, UNITS, WORDS), dtype=tl.float32)
+    for byte in tl.static_range(4):
+        low_byte = byte_to_mantissa(low, byte, MANTISSA_BIT)
+        high_byte = high_to_mantissa(high, byte)
+        for field in tl.static_range(8 // WIDTH):
+            x = tl.load(x_ptr + (byte * (8 // WIDTH) + field) * UNITS * WORDS + x_offsets)
+            total += x * magic(low_byte, high_byte, one, field, BITS, WIDTH, MANTISSA_BIT)[None, :, :, :]
+    return tl.sum(total, axis=3)
+
+
+@triton.jit
+@no_type_check
+def load_grid(ptr, offsets, mask):
+    """Scales or zero points [UNITS, ROWS] as float32 [ROWS, UNITS]: a thread takes those of all its rows in one load."""
+    return tl.trans(tl.load(ptr + offsets, mask=mask, other=0).to(tl.float32))
+
+
+@triton.jit
+@no_type_check
+def gemv_kernel(
+    words_ptr, high_ptr, scale_ptr, zero_ptr,  # the matrix: int32, int16 [rows, units, WORDS]; float16, uint8 [blocks, groups, ROWS]
+    x_ptr, sums_ptr, biases_ptr, t_ptr,  # what prepare_kernel made of x: float32, by row of x
+    lora_b_ptr, bias_ptr,  # float16 [out, rank]; any dtype [out]
+    out_ptr,  # [m, out]
+    m, out_features, n_units, rank, one,
+    BITS: tl.constexpr,
+    WORDS: tl.constexpr,  # words of a unit
+    UNITS_PER_GROUP: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,  # rows whose scales are interleaved
+    ROWS: tl.constexpr,  # rows of a program: divides BLOCK_ROWS
+    UNITS: tl.constexpr,  # units of a tile: 32 per warp
+    BLOCK_M: tl.constexpr,  # rows of x of a program
+    ZERO: tl.constexpr,  # the zero point of all groups, or -1: read them
+    RANK_BLOCK: tl.constexpr,  # power of two >= rank; 0: no adapter
+    HAS_BIAS: tl.constexpr,
+):  # fmt: skip
+    """out = x @ dequantize(codes).T + B t + bias for BLOCK_M rows of x and ROWS rows of the matrix. Grid: (all rows / ROWS, m blocks)."""
+    FIELDS: tl.constexpr = 16 if BITS == 3 else 32 // BITS
+    FIELD_UNIT: tl.constexpr = 512.0 if BITS == 3 else 256.0  # 2**(23 - MANTISSA_BIT)
+    first_row = tl.program_id(0).to(tl.int64) * ROWS  # 64 bits: rows * units * words passes 2**31 for large heads
+    first_m = tl.program_id(1) * BLOCK_M
+    n_tiles = tl.cdiv(n_units, UNITS)
+    rows, units, words = tl.arange(0, ROWS), tl.arange(0, UNITS), tl.arange(0, WORDS)
+    tile_x: tl.constexpr = FIELDS * UNITS * WORDS
+
+    words_ptr += first_row * n_units * WORDS
+    high_ptr += first_row * n_units * WORDS
+    word_offsets = (rows[:, None, None] * n_units + units[None, :, None]) * WORDS + words[None, None, :]
+    n_groups = n_units // UNITS_PER_GROUP
+    grid_start = first_row // BLOCK_ROWS * BLOCK_ROWS * n_groups + first_row % BLOCK_ROWS
+    scale_ptr += grid_start
+    zero_ptr += grid_start
+    ms = first_m + tl.arange(0, BLOCK_M)
+    x_offsets = ms[:, None, None, None] * (n_tiles * tile_x) + (units[:, None] * WORDS + words[None, :])[None, None, :, :]
+    sum_offsets = first_m * n_tiles * UNITS + units[:, None] * BLOCK_M + tl.arange(0, BLOCK_M)[None, :]
+
+    inside = units < n_units
+    low = load_words(words_ptr, word_offsets, inside[None, :, None])
+    high = load_high(high_ptr, word_offsets, inside[None, :, None], low, BITS)
+    total = tl.zeros((BLOCK_M, ROWS, UNITS), dtype=tl.float32)
+    for tile in range(n_tiles):
+        later = units + (tile + 1) * UNITS < n_units
+        next_low = load_words(words_ptr + (tile + 1) * (UNITS * WORDS), word_offsets, later[None, :, None])
+        next_high = load_high(high_ptr + (tile + 1) * (UNITS * WORDS), word_offsets, later[None, :, None], next_low, BITS)
+
+        groups = (units + tile * UNITS) // UNITS_PER_GROUP
+        grid_offsets, grid_mask = groups[:, None] * BLOCK_ROWS + rows[None, :], (groups < n_groups)[:, None]
+        scale = load_grid(scale_ptr, grid_offsets, grid_mask)[None, :, :]
+        dot = units_dot(low, high, one, x_ptr + tile * tile_x, x_offsets, BITS, BLOCK_M, ROWS, UNITS, WORDS)
+        dot = dot * FIELD_UNIT - tl.trans(tl.load(biases_ptr + tile * (UNITS * BLOCK_M) + sum_offsets))[:, None, :]
+        if ZERO < 0:
+            sums = tl.trans(tl.load(sums_ptr + tile * (UNITS * BLOCK_M) + sum_offsets))[:, None, :]
+            dot -= load_grid(zero_ptr, grid_offsets, grid_mask)[None, :, :] * sums
+        total += scale * dot
+        low, high = next_low, next_high
+
+    out = tl.sum(total, axis=2)
+    row = first_row + rows
+    if RANK_BLOCK:
+        out += lora_rows(lora_b_ptr, t_ptr, row, ms, out_features, rank, RANK_BLOCK)
+    if HAS_BIAS:
+        out += tl.load(bias_ptr + row, mask=row < out_features, other=0.0).to(tl.float32)[None, :]
+    out_mask = (ms < m)[:, None] & (row < out_features)[None, :]
+    tl.store(out_ptr + ms[:, None].to(tl.int64) * out_features + row[None, :], out.to(out_ptr.dtype.element_ty), mask=out_mask)
+
+
+@triton.jit
+@no_type_check
+def lora_rows(lora_b_ptr, t_ptr, row, ms, out_features, rank, RANK_BLOCK: tl.constexpr):
+    """B t for some rows: float32 [BLOCK_M, ROWS] from B float16 [out, rank] and t float32 [m, RANK_BLOCK], which is 0 beyond the rank."""
+    ranks = tl.arange(0, RANK_BLOCK)
+    mask = (row < out_features)[:, None] & (ranks < rank)[None, :]
+    b = tl.load(lora_b_ptr + row[:, None] * rank + ranks[None, :], mask=mask, other=0.0).to(tl.float32)
+    t = tl.load(t_ptr + ms[:, None] * RANK_BLOCK + ranks[None, :])
+    return tl.sum(b[None, :, :] * t[:, None, :], axis=2)
+
+
+@triton.jit
+@no_type_check
+def prepare_kernel(
+    x_ptr, lora_a_ptr,  # [m, in]; float16 [rank, in]
+    prepared_ptr, sums_ptr, biases_ptr, t_ptr,
+    m, in_features, n_units, rank, scaling,
+    BITS: tl.constexpr,
+    WORDS: tl.constexpr,
+    UNITS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    ZERO: tl.constexpr,
+    RANK_BLOCK: tl.constexpr,
+    BLOCK_K: tl.constexpr,  # inputs that a program of the adapter reads at once
+):  # fmt: skip
+    """What the main kernel needs of x. Grid: (tiles + RANK_BLOCK, rows of x, padded to BLOCK_M rows that give 0)."""
+    n_tiles = tl.cdiv(n_units, UNITS)
+    if tl.program_id(0) < n_tiles:
+        prepare_tile(x_ptr, prepared_ptr, sums_ptr, biases_ptr, m, in_features, n_tiles, BITS, WORDS, UNITS, BLOCK_M, ZERO)
+    elif RANK_BLOCK:
+        lora_input(x_ptr, lora_a_ptr, t_ptr, m, in_features, n_tiles, rank, scaling, RANK_BLOCK, BLOCK_K)
+
+
+@triton.jit
+@no_type_check
+def prepare_tile(
+    x_ptr, prepared_ptr, sums_ptr, biases_ptr, m, in_features, n_tiles,
+    BITS: tl.constexpr, WORDS: tl.constexpr, UNITS: tl.constexpr, BLOCK_M: tl.constexpr, ZERO: tl.constexpr,
+):  # fmt: skip
+    """x' of one tile, [fields, UNITS, WORDS], and per unit (BLOCK_M rows of x side by side, so that a thread takes them in one load) sum x and what the biases of the codes come to: 2**(23 - MANTISSA_BIT) * sum x'.
+
+    Where all zero points are equal, their part (ZERO * sum x) is in the bias too.
+    """
+    WIDTH: tl.constexpr = 2 if BITS == 3 else BITS
+    FIELDS: tl.constexpr = 32 // WIDTH
+    FIELD_UNIT: tl.constexpr = 512.0 if BITS == 3 else 256.0
+    tile, row = tl.program_id(0), tl.program_id(1)
+    inputs = tl.where(row < m, in_features, 0)  # a padded row of x has none
+    units, words = tl.arange(0, UNITS), tl.arange(0, WORDS)
+    place = units[:, None] * WORDS + words[None, :]
+    sums = tl.zeros((UNITS, WORDS), dtype=tl.float32)
+    biases = tl.zeros((UNITS, WORDS), dtype=tl.float32)
+    for field in tl.static_range(FIELDS):
+        k = ((tile * UNITS + units) * FIELDS)[:, None] * WORDS + field * WORDS + words[None, :]
+        x = tl.load(x_ptr + row.to(tl.int64) * in_features + k, mask=k < inputs, other=0.0).to(tl.float32)
+        scaled = x * (1.0 / (1 << ((field * WIDTH) % 8)))
+        tl.store(prepared_ptr + ((row * n_tiles + tile) * FIELDS + field) * (UNITS * WORDS) + place, scaled)
+        sums += x
+        biases += scaled
+    per_unit = (row // BLOCK_M * n_tiles + tile) * (UNITS * BLOCK_M) + units * BLOCK_M + row % BLOCK_M
+    unit_sum, bias = tl.sum(sums, axis=1), tl.sum(biases, axis=1) * FIELD_UNIT
+    if ZERO < 0:
+        tl.store(sums_ptr + per_unit, unit_sum)
+    else:
+        bias += ZERO * unit_sum
+    tl.store(biases_ptr + per_unit, bias)
+
+
+@triton.jit
+@no_type_check
+def lora_input(x_ptr, lora_a_ptr, t_ptr, m, in_features, n_tiles, rank, scaling, RANK_BLOCK: tl.constexpr, BLOCK_K: tl.constexpr):
+    """One element of t = scaling * A x; 0 beyond the rank and for padded rows of x."""
+    component, row = tl.program_id(0) - n_tiles, tl.program_id(1)
+    inputs = tl.where(row < m, tl.where(component < rank, in_features, 0), 0)
+    total = tl.zeros((BLOCK_K,), dtype=tl.float32)
+    for start in range(0, inputs, BLOCK_K):
+        k = start + tl.arange(0, BLOCK_K)
+        mask = k < inputs
+        x = tl.load(x_ptr + row.to(tl.int64) * in_features + k, mask=mask, other=0.0).to(tl.float32)
+        total += x * tl.load(lora_a_ptr + component.to(tl.int64) * in_features + k, mask=mask, other=0.0).to(tl.float32)
+    tl.store(t_ptr + row * RANK_BLOCK + component, scaling * tl.sum(total, axis=0))
+
+
+@triton.jit
+@no_type_check
+def dequantize_kernel(
+    words_ptr, high_ptr, scale_ptr, zero_ptr, out_ptr,
+    first_block, in_features, n_units, n_rows, one,
+    BITS: tl.constexpr,
+    WORDS: tl.constexpr,
+    UNITS_PER_GROUP: tl.constexpr,
+    ROWS: tl.constexpr,
+    UNITS: tl.constexpr,
+    ZERO: tl.constexpr,
+):  # fmt: skip
+    """out[n] = (codes - zero_point) * scale for n_rows rows from row first_block * ROWS on; the arithmetic of `quant.grid.dequantize`, bit for bit.
+
+    Grid: (blocks, tiles).
+    """
+    WIDTH: tl.constexpr = 2 if BITS == 3 else BITS
+    MANTISSA_BIT: tl.constexpr = 14 if BITS == 3 else 15
+    FIELDS: tl.constexpr = 32 // WIDTH
+    block = (tl.program_id(0) + first_block).to(tl.int64)
+    rows, words = tl.arange(0, ROWS), tl.arange(0, WORDS)
+    units = tl.program_id(1) * UNITS + tl.arange(0, UNITS)
+    inside = (units < n_units)[None, :, None]
+    offsets = (rows[:, None, None] * n_units + units[None, :, None]) * WORDS + words[None, None, :]
+    low = load_words(words_ptr + block * ROWS * n_units * WORDS, offsets, inside)
+    high = load_high(high_ptr + block * ROWS * n_units * WORDS, offsets, inside, low, BITS)
+
+    n_groups = n_units // UNITS_PER_GROUP
+    groups = units // UNITS_PER_GROUP
+    grid_offsets, grid_mask = block * n_groups * ROWS + groups[:, None] * ROWS + rows[None, :], (groups < n_groups)[:, None]
+    scale = tl.trans(tl.load(scale_ptr + grid_offsets, mask=grid_mask, other=0).to(tl.float32))[:, :, None]
+    if ZERO < 0:
+        zero = tl.trans(tl.load(zero_ptr + grid_offsets, mask=grid_mask, other=0).to(tl.float32))[:, :, None]
+    else:
+        zero = ZERO + 0.0 * scale
+
+    row = (tl.program_id(0) * ROWS + rows)[:, None, None]
+    for byte in tl.static_range(4):
+        low_byte = byte_to_mantissa(low, byte, MANTISSA_BIT)
+        high_byte = high_to_mantissa(high, byte)
+        for field in tl.static_range(8 // WIDTH):
+            code = (magic(low_byte, high_byte, one, field, BITS, WIDTH, MANTISSA_BIT) - 1.0) * (1 << (23 - MANTISSA_BIT - field * WIDTH))
+            k = (units[None, :, None] * FIELDS + byte * (8 // WIDTH) + field) * WORDS + words[None, None, :]
+            weight = ((code - zero) * scale).to(out_ptr.dtype.element_ty)
+            tl.store(out_ptr + row.to(tl.int64) * in_features + k, weight, mask=(row < n_rows) & (k < in_features))
