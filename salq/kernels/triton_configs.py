@@ -6,7 +6,7 @@ MAX_SMALL_BATCH = 8
 """Rows of x up to which the packed kernel runs; above it the weight is dequantized for cuBLAS."""
 
 DEQUANTIZED_BYTES = 16 << 20
-"""Largest piece of a weight that is dequantized at once: it stays in the second-level cache of an A100 or H100 (40 and 50 MB) until cuBLAS has read it."""
+"""Largest piece of a weight that is dequantized at once: cuBLAS then reads it from the second-level cache of an A100 or H100 (40 and 50 MB)."""
 
 
 class KernelConfig(BaseModel):
@@ -30,8 +30,9 @@ class KernelConfig(BaseModel):
 def config_for(units: int) -> KernelConfig:
     """The setting for rows of `units` units.
 
-    Warps so that one or two tiles cover a row of a small matrix: there, parallel loads are worth more than a second look-ahead. Long rows keep 4 warps.
-    Not yet tuned on a GPU: chosen by the instruction counts of the compiled kernels and by how many programs fill 132 multiprocessors.
+    Warps so that one to three tiles cover a row: all loads of a short row are on their way at once. Not tuned on a GPU yet: chosen by the registers
+    of the compiled kernels, and so that the programs of a 4096 x 4096 matrix are one wave on 132 multiprocessors. `benchmarks/kernels.py --sweep`
+    tries others.
     """
     return KernelConfig(warps=1 if units <= 32 else 2 if units <= 128 else 4)
 

@@ -1,30 +1,30 @@
-"""The Triton kernels: x @ quantized weight for a few rows of x, and the weight dequantized for many. Nothing else; the only module that imports triton.
+"""The Triton kernels: x @ quantized weight for a few rows of x, and the weight dequantized for many rows. Nothing else lives here.
 
-**Algebra.** With q the codes, s the scale and z the zero point of a group g (OmniQuant, arXiv 2308.13137, eq. 2), scale and zero point leave the sum:
+**Algebra.** With codes q, scale s and zero point z of group g (OmniQuant, arXiv 2308.13137, eq. 2), scale and zero point leave the sum over inputs:
 
     y[n] = sum_g s[n,g] * ( sum_{k in g} x[k] q[n,k]  -  z[n,g] * sum_{k in g} x[k] )  +  sum_r B[n,r] * t[r]  +  bias[n]
 
-The sums of x and t = scaling * A x are the same for all rows n: `prepare_kernel` makes them once, the main kernel reads them.
+The sums of x, and t = scaling * A x of the adapter, are the same for all rows n: `prepare_kernel` makes them once, `gemv_kernel` reads them.
 
-**A code becomes a float without a conversion.** A constant shift brings one byte of a word to mantissa bits MANTISSA_BIT.. of a float32; a mask and
-the exponent of 1.0 (one LOP3 instruction) make of the field at bit `f` of that byte
+**A code becomes a float without a conversion.** A constant shift brings one byte of a word to bits MANTISSA_BIT and up of a float32. A mask and the
+exponent of 1.0 (one LOP3 instruction) then make, of the field that begins at bit f of that byte,
 
-    v = 1 + q * 2**(f + MANTISSA_BIT - 23)            so with x' = x * 2**-f  (exact, made by prepare_kernel):
+    v = 1 + q * 2**(f + MANTISSA_BIT - 23)        and with x' = x * 2**-f (exact; made by prepare_kernel)
     sum x' v = sum x'  +  2**(MANTISSA_BIT - 23) * sum x q
 
-        31    23 22            15 14             0       MANTISSA_BIT = 15; 14 at 3 bits, whose third bit comes from the companion
-        | 1.0   | one byte of w  | 0             |       2 bits: fields f = 0, 2, 4, 6; 4 bits: f = 0, 4; 8 bits: f = 0
+    bit  31     23 22            15 14            0       MANTISSA_BIT = 15; at 3 bits 14, the third bit comes from the companion
+         | 1.0    | one byte of w  | 0            |       2 and 3 bits: f = 0, 2, 4, 6      4 bits: f = 0, 4      8 bits: f = 0
 
-so a weight costs one LOP3 and one FFMA, and the shift of its byte is shared by 4, 2 or 1 weights: 1.25, 1.5 and 2 integer instructions per weight
-at 2, 4 and 8 bits, 2.5 at 3 bits (two LOP3 and two shared shifts). The bias is small (1, not the 1024 of the usual half-precision trick), so that removing it
-once per unit loses about 2**-15 of the sum: less than rounding x to float16 or bfloat16 does. All sums are float32.
+So a weight costs one LOP3 and one FFMA; 4, 2 or 1 weights share the shift of a byte: 1.25, 1.5 and 2 integer instructions per weight at 2, 4 and
+8 bits; 2.5 at 3 bits (two LOP3, two shared shifts). The bias is 1 and not the 1024 of the half-precision trick, and everything is summed in
+float32, so taking the bias off again, once per unit, costs about 1e-5 of the result: rounding x to float16 costs more.
 
-**Work.** A program owns ROWS rows and walks along the row in tiles of UNITS units (see `triton_layout.py`): one unit, 16 bytes, per thread and row. All lanes of a
-warp lie along the row, so loads are contiguous, scales belong to the thread that needs them, and the only communication is one reduction at the end. The next tile's
-words are on their way while this tile is summed. Sums have a fixed order: no atomics, equal results in every run.
+**Work.** A program owns ROWS rows and walks along them in tiles of UNITS units (`triton_layout.py`): one unit, 16 bytes, per thread and row. All lanes
+of a warp lie along the row: loads are contiguous, a thread needs only scales of its own, and threads meet once, in the sum at the end. The words of
+the next tile are on their way while this one is summed. Sums have a fixed order (no atomics): equal results in every run.
 
-**LoRA.** t needs all of x before any row can finish, so it cannot be made inside the main kernel; it is made by extra programs of `prepare_kernel`, which has
-to run anyway. B t is added in the epilogue, from 2 * rank bytes per row. So an adapter adds no launch.
+**LoRA.** No row of the result can be finished before all of x was seen by A, so t cannot be made by the kernel that needs it. Extra programs of
+`prepare_kernel`, which runs anyway, make it; B t is added at the end of a row, from 2 * rank bytes. An adapter adds no launch.
 """
 
 from typing import no_type_check  # shapes are Triton's here: neither mypy nor the run-time check of annotations reads these functions
@@ -55,7 +55,7 @@ def high_to_mantissa(high, BYTE: tl.constexpr):
 def magic(low, high, one, FIELD: tl.constexpr, BITS: tl.constexpr, WIDTH: tl.constexpr, MANTISSA_BIT: tl.constexpr):
     """1 + code * 2**(FIELD * WIDTH + MANTISSA_BIT - 23) as float32, for field FIELD of the byte that was shifted into place.
 
-    `one`, the bits of 1.0, is an argument of the kernel: as a constant it would take the immediate operand of the LOP3, and the mask an instruction of its own.
+    `one`, the bits of 1.0, is an argument of the kernel: a constant would take the one immediate operand of the LOP3, and the mask a MOV of its own.
     """
     START: tl.constexpr = MANTISSA_BIT + FIELD * WIDTH
     pattern = (low & (((1 << WIDTH) - 1) << START)) | one
@@ -86,7 +86,7 @@ def load_high(ptr, offsets, mask, low, BITS: tl.constexpr):
 def units_dot(
     low, high, one, x_ptr, x_offsets, BITS: tl.constexpr, BLOCK_M: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, WORDS: tl.constexpr
 ):
-    """sum x' v over every unit, float32 [BLOCK_M, ROWS, UNITS]; low, high [ROWS, UNITS, WORDS], x_offsets [BLOCK_M, 1, UNITS, WORDS] of field 0."""
+    """sum x' v over every unit, [BLOCK_M, ROWS, UNITS]; low, high [ROWS, UNITS, WORDS], x_offsets [BLOCK_M, 1, UNITS, WORDS] of field 0."""
     WIDTH: tl.constexpr = 2 if BITS == 3 else BITS
     MANTISSA_BIT: tl.constexpr = 14 if BITS == 3 else 15
     total = tl.zeros((BLOCK_M, ROWS, UNITS, WORDS), dtype=tl.float32)
@@ -106,7 +106,7 @@ def load_grid(ptr, offsets, mask):
     return tl.trans(tl.load(ptr + offsets, mask=mask, other=0).to(tl.float32))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["m", "out_features", "n_units", "rank", "one"])
 @no_type_check
 def gemv_kernel(
     words_ptr, high_ptr, scale_ptr, zero_ptr,  # the matrix: int32, int16 [rows, units, WORDS]; float16, uint8 [blocks, groups, ROWS]
@@ -186,7 +186,7 @@ def lora_rows(lora_b_ptr, t_ptr, row, ms, out_features, rank, RANK_BLOCK: tl.con
     return tl.sum(b[None, :, :] * t[:, None, :], axis=2)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["m", "in_features", "n_units", "rank"])
 @no_type_check
 def prepare_kernel(
     x_ptr, lora_a_ptr,  # [m, in]; float16 [rank, in]
@@ -214,9 +214,10 @@ def prepare_tile(
     x_ptr, prepared_ptr, sums_ptr, biases_ptr, m, in_features, n_tiles,
     BITS: tl.constexpr, WORDS: tl.constexpr, UNITS: tl.constexpr, BLOCK_M: tl.constexpr, ZERO: tl.constexpr,
 ):  # fmt: skip
-    """x' of one tile, [fields, UNITS, WORDS], and per unit (BLOCK_M rows of x side by side, so that a thread takes them in one load) sum x and what the biases of the codes come to: 2**(23 - MANTISSA_BIT) * sum x'.
+    """x' of one tile, [fields, UNITS, WORDS], and per unit sum x and what the biases of the codes come to: 2**(23 - MANTISSA_BIT) * sum x'.
 
-    Where all zero points are equal, their part (ZERO * sum x) is in the bias too.
+    The sums of BLOCK_M rows of x lie side by side, so that a thread takes them in one load. Where all zero points are equal, their part of the
+    result (ZERO * sum x) is in the bias too.
     """
     WIDTH: tl.constexpr = 2 if BITS == 3 else BITS
     FIELDS: tl.constexpr = 32 // WIDTH
@@ -258,7 +259,7 @@ def lora_input(x_ptr, lora_a_ptr, t_ptr, m, in_features, n_tiles, rank, scaling,
     tl.store(t_ptr + row * RANK_BLOCK + component, scaling * tl.sum(total, axis=0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first_block", "in_features", "n_units", "n_rows", "one"])
 @no_type_check
 def dequantize_kernel(
     words_ptr, high_ptr, scale_ptr, zero_ptr, out_ptr,

@@ -24,7 +24,7 @@ OPTIONS = {"enable_fp_fusion": True}
 
 @dataclass(frozen=True)
 class Packed:
-    """A matrix as the kernels read it; `triton_layout.py` has the picture. `zero` is the zero point of every group, or -1 where `zero_point` is read."""
+    """A matrix as the kernels read it; the picture is in `triton_layout.py`. `zero`: the zero point of every group, or -1: read `zero_point`."""
 
     layout: WordLayout
     config: KernelConfig
@@ -80,7 +80,10 @@ class Scratch:
 
 
 def gemv(packed: Packed, x: Float[Tensor, "m in"], out: Float[Tensor, "m out"], scratch: Scratch) -> None:
-    """out = x @ dequantize(codes).T + scaling * (x @ lora_A.T) @ lora_B.T + bias, for few rows of x: two launches. `scratch` has rows for all m blocks."""
+    """out = x @ dequantize(codes).T + scaling * (x @ lora_A.T) @ lora_B.T + bias, for few rows of x, in two launches.
+
+    `scratch` has `padded_rows(m)` rows.
+    """
     module, layout, config, m = kernels(), packed.layout, packed.config, len(x)
     size, program_rows = block_m(m), config.program_rows(block_m(m))
     shared = {

@@ -15,10 +15,11 @@ At 3 bits the words hold the low two bits, and a 16-bit companion of every word 
 
     companion bit  0 1 2 3 4 5 6 7 8 9 ...      byte r of the word it belongs to:  0 1 0 1 0 1 0 1 2 3 2 3 2 3 2 3
 
-Bytes per weight: exactly bits / 8 for the codes where the units fill the groups (every usual size: see `padding` in `WordLayout.code_bytes`), then
-per group 2 bytes of float16 scale and 1 byte of zero point (none when all zero points are equal, as on a symmetric grid). One byte and not `bits` bits:
-a packed zero point would save 0.09 of 2.38 bits per weight at 2 bits and groups of 64, and cost a shift and a mask per row of every unit.
-Scales and zero points are interleaved over `rows` rows, [blocks, groups, rows], so that a thread takes those of its rows in one load.
+Bytes: exactly bits / 8 per weight for the codes wherever the units fill the groups and `rows` the matrix, as all usual sizes do; a matrix is padded
+to whole blocks of rows, and a whole-row group to a whole word. Then 2 bytes of float16 scale and 1 byte of zero point per group; no zero points
+where all are equal, as on a symmetric grid. A zero point takes a byte: at 2 bits and groups of 64, packed ones would save 4 % of the
+bytes (2.28 instead of 2.38 bits per weight) and cost a shift and a mask for every unit and row. Scales and zero points are interleaved over `rows` rows,
+[blocks, groups, rows], so that a thread takes those of all its rows in one load.
 """
 
 from dataclasses import dataclass

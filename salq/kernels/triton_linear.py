@@ -101,10 +101,11 @@ class TritonLinear(nn.Module):
         """The quantized linear on `x` (float16, bfloat16 or float32)."""
         flat = x.reshape(-1, self.in_features).contiguous()
         out = torch.empty(len(flat), self.out_features, dtype=x.dtype, device=x.device)
-        if 0 < len(flat) <= MAX_SMALL_BATCH:
-            gemv(self.packed, flat, out, Scratch.empty(self.packed, padded_rows(len(flat)), x.device))
-        elif len(flat):
-            matmul(self.packed, flat, out)
+        with torch.cuda.device_of(flat):  # triton launches on the current device
+            if 0 < len(flat) <= MAX_SMALL_BATCH:
+                gemv(self.packed, flat, out, Scratch.empty(self.packed, padded_rows(len(flat)), x.device))
+            elif len(flat):
+                matmul(self.packed, flat, out)
         return out.reshape(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
