@@ -10,8 +10,9 @@ from salq.quant.frozen import FrozenLinear, rtn
 from salq.quant.spec import BITS, QuantSpec
 from tests.helpers import random_weight
 
-TOLERANCE = {torch.float16: 1e-3, torch.bfloat16: 8e-3, torch.float32: 1e-4}
-"""Relative Frobenius error. float16 and bfloat16: rounding of the result (3e-4 and 2e-3, more where the interpreter truncates); float32: the sums."""
+TOLERANCE = {torch.float16: 1e-3, torch.bfloat16: 8e-3, torch.float32: 5e-4}
+"""Relative Frobenius error. float16 and bfloat16: rounding of the result (3e-4 and 2e-3, more where the interpreter truncates); float32: the
+bias of the codes, next to a channel of x that is 50 times the others (1e-5 without)."""
 
 INPUTS = {16: 48, 32: 96, 64: 192, 96: 192, 128: 256, 256: 256, None: 100}
 """Inputs for each group size: ragged in tiles of 32 units, and as a whole row ragged in words too."""
@@ -41,7 +42,8 @@ def cases() -> list[Case]:
         for group, inputs in INPUTS.items():
             for dtype in TOLERANCE:
                 turn = len(found)
-                found.append(Case(bits, group, dtype, (5 + turn % 4, inputs), (1, 2, 3, 1, 5)[turn % 5], (0, 0, 3)[turn % 3 - turn % 2], turn % 4 == 3))
+                m, rank = (1, 2, 1, 3, 1, 5, 1)[turn % 7], (0, 3)[turn % 2]
+                found.append(Case(bits, group, dtype, (5 + turn % 4, inputs), m, rank, turn % 4 == 3))
         found.append(Case(bits, 64, torch.float32, (3, 576), 1, 2, False))
     return found
 

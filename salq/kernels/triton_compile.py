@@ -3,6 +3,7 @@
 triton brings ptxas, nvdisasm and cuobjdump along, so that this works in a plain installation; where cuobjdump is missing, so are the figures.
 """
 
+import dataclasses
 import re
 import subprocess
 import tempfile
@@ -43,8 +44,8 @@ class Variant(NamedTuple):
     @property
     def layout(self) -> WordLayout:
         """The layout of a matrix of 4096 rows."""
-        rows = WordLayout.of(self.bits, (4096, self.in_features), self.group_size, 1)
-        return WordLayout.of(self.bits, (4096, self.in_features), self.group_size, config_for(rows.units).rows)
+        layout = WordLayout.of(self.bits, (4096, self.in_features), self.group_size, rows=1)
+        return dataclasses.replace(layout, rows=config_for(layout.units).rows)
 
     @property
     def config(self) -> KernelConfig:
@@ -72,7 +73,7 @@ class Compiled(BaseModel):
     registers: int = Field(description="Registers per thread.")
     stack_bytes: int = Field(description="Stack per thread in bytes; more than 0 are spilled registers.")
     shared_bytes: int = Field(description="Shared memory per program in bytes.")
-    integer_per_weight: float | None = Field(description="Integer instructions per weight in the main loop; none for other kernels.")
+    integer_per_weight: float | None = Field(description="Integer instructions per weight of the main loop.")
     instructions_per_weight: float | None = Field(description="All instructions per weight in the main loop.")
 
 
@@ -147,7 +148,8 @@ def _constants(variant: Variant, names: list[str]) -> tuple[dict[str, Any], int,
     rows = config.program_rows(variant.block_m) if variant.kernel == "gemv_kernel" else config.rows
     values = {
         "BITS": variant.bits, "WORDS": layout.words, "UNITS_PER_GROUP": layout.units_per_group, "BLOCK_ROWS": config.rows, "ROWS": rows,
-        "UNITS": config.units, "BLOCK_M": variant.block_m, "ZERO": variant.zero, "RANK_BLOCK": variant.rank_block, "HAS_BIAS": True, "BLOCK_K": BLOCK_K,
+        "UNITS": config.units, "BLOCK_M": variant.block_m, "ZERO": variant.zero, "RANK_BLOCK": variant.rank_block, "HAS_BIAS": True,
+        "BLOCK_K": BLOCK_K, "PADDED": layout.padded,
     }  # fmt: skip
     warps = PREPARE_WARPS if variant.kernel == "prepare_kernel" else config.warps
     return {name: value for name, value in values.items() if name in names}, warps, rows

@@ -15,13 +15,14 @@ exponent of 1.0 (one LOP3 instruction) then make, of the field that begins at bi
     bit  31     23 22            15 14            0       MANTISSA_BIT = 15; at 3 bits 14, the third bit comes from the companion
          | 1.0    | one byte of w  | 0            |       2 and 3 bits: f = 0, 2, 4, 6      4 bits: f = 0, 4      8 bits: f = 0
 
-So a weight costs one LOP3 and one FFMA; 4, 2 or 1 weights share the shift of a byte: 1.25, 1.5 and 2 integer instructions per weight at 2, 4 and
-8 bits; 2.5 at 3 bits (two LOP3, two shared shifts). The bias is 1 and not the 1024 of the half-precision trick, and everything is summed in
-float32, so taking the bias off again, once per unit, costs about 1e-5 of the result: rounding x to float16 costs more.
+So a weight costs one LOP3 and one FFMA; 4, 2 or 1 weights share the shift of a byte: 1.25, 1.5 and 2 integer instructions per weight at 2, 4 and 8
+bits; 2.5 at 3 bits (two LOP3, two shared shifts). The bias is 1 and not the 1024 of the half-precision trick, and everything is summed in
+float32, so taking the bias off again, once per unit, costs about 1e-5 of the result (1e-4 where one channel of x is 50 times the others): less than
+rounding to float16.
 
-**Work.** A program owns ROWS rows and walks along them in tiles of UNITS units (`triton_layout.py`): one unit, 16 bytes, per thread and row. All lanes
-of a warp lie along the row: loads are contiguous, a thread needs only scales of its own, and threads meet once, in the sum at the end. The words of
-the next tile are on their way while this one is summed. Sums have a fixed order (no atomics): equal results in every run.
+**Work.** A program owns ROWS rows and walks along them in tiles of UNITS units (`triton_layout.py`): one unit, 16 bytes, per thread and row. The
+lanes of a warp lie along the row: loads are contiguous, a thread needs only its own scales, and threads meet once, in the sum at the end. Words
+of the next tile are on their way while this one is summed. Sums have a fixed order (no atomics): equal results in every run.
 
 **LoRA.** No row of the result can be finished before all of x was seen by A, so t cannot be made by the kernel that needs it. Extra programs of
 `prepare_kernel`, which runs anyway, make it; B t is added at the end of a row, from 2 * rank bytes. An adapter adds no launch.
@@ -86,17 +87,20 @@ def load_high(ptr, offsets, mask, low, BITS: tl.constexpr):
 def units_dot(
     low, high, one, x_ptr, x_offsets, BITS: tl.constexpr, BLOCK_M: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr, WORDS: tl.constexpr
 ):
-    """sum x' v over every unit, [BLOCK_M, ROWS, UNITS]; low, high [ROWS, UNITS, WORDS], x_offsets [BLOCK_M, 1, UNITS, WORDS] of field 0."""
+    """sum x' v over every unit, [BLOCK_M, ROWS, UNITS]; low and high [ROWS, UNITS * WORDS], x_offsets [BLOCK_M, 1, UNITS * WORDS] of field 0.
+
+    Units and words are one axis until the end: then every version of triton lays threads along it in the same way, 4 words each, for words and x.
+    """
     WIDTH: tl.constexpr = 2 if BITS == 3 else BITS
     MANTISSA_BIT: tl.constexpr = 14 if BITS == 3 else 15
-    total = tl.zeros((BLOCK_M, ROWS, UNITS, WORDS), dtype=tl.float32)
+    total = tl.zeros((BLOCK_M, ROWS, UNITS * WORDS), dtype=tl.float32)
     for byte in tl.static_range(4):
         low_byte = byte_to_mantissa(low, byte, MANTISSA_BIT)
         high_byte = high_to_mantissa(high, byte)
         for field in tl.static_range(8 // WIDTH):
             x = tl.load(x_ptr + (byte * (8 // WIDTH) + field) * UNITS * WORDS + x_offsets)
-            total += x * magic(low_byte, high_byte, one, field, BITS, WIDTH, MANTISSA_BIT)[None, :, :, :]
-    return tl.sum(total, axis=3)
+            total += x * magic(low_byte, high_byte, one, field, BITS, WIDTH, MANTISSA_BIT)[None, :, :]
+    return tl.sum(tl.reshape(total, (BLOCK_M, ROWS, UNITS, WORDS)), axis=3)
 
 
 @triton.jit
@@ -131,33 +135,35 @@ def gemv_kernel(
     first_row = tl.program_id(0).to(tl.int64) * ROWS  # 64 bits: rows * units * words passes 2**31 for large heads
     first_m = tl.program_id(1) * BLOCK_M
     n_tiles = tl.cdiv(n_units, UNITS)
-    rows, units, words = tl.arange(0, ROWS), tl.arange(0, UNITS), tl.arange(0, WORDS)
-    tile_x: tl.constexpr = FIELDS * UNITS * WORDS
+    n_words = n_units * WORDS
+    rows, units, words = tl.arange(0, ROWS), tl.arange(0, UNITS), tl.arange(0, UNITS * WORDS)
+    TILE_X: tl.constexpr = FIELDS * UNITS * WORDS
 
-    words_ptr += first_row * n_units * WORDS
-    high_ptr += first_row * n_units * WORDS
-    word_offsets = (rows[:, None, None] * n_units + units[None, :, None]) * WORDS + words[None, None, :]
+    words_ptr += first_row * n_words
+    high_ptr += first_row * n_words
+    word_offsets = tl.max_contiguous(rows[:, None] * n_words + words[None, :], [1, WORDS])  # no more than a unit: companions like words
     n_groups = n_units // UNITS_PER_GROUP
-    grid_start = first_row // BLOCK_ROWS * BLOCK_ROWS * n_groups + first_row % BLOCK_ROWS
+    grid_start = first_row // BLOCK_ROWS * BLOCK_ROWS * n_groups + tl.multiple_of(first_row % BLOCK_ROWS, ROWS)
     scale_ptr += grid_start
     zero_ptr += grid_start
     ms = first_m + tl.arange(0, BLOCK_M)
-    x_offsets = ms[:, None, None, None] * (n_tiles * tile_x) + (units[:, None] * WORDS + words[None, :])[None, None, :, :]
+    x_offsets = ms[:, None, None] * (n_tiles * TILE_X) + words[None, None, :]
     sum_offsets = first_m * n_tiles * UNITS + units[:, None] * BLOCK_M + tl.arange(0, BLOCK_M)[None, :]
 
-    inside = units < n_units
-    low = load_words(words_ptr, word_offsets, inside[None, :, None])
-    high = load_high(high_ptr, word_offsets, inside[None, :, None], low, BITS)
+    inside = (words < n_words)[None, :]
+    low = load_words(words_ptr, word_offsets, inside)
+    high = load_high(high_ptr, word_offsets, inside, low, BITS)
     total = tl.zeros((BLOCK_M, ROWS, UNITS), dtype=tl.float32)
     for tile in range(n_tiles):
-        later = units + (tile + 1) * UNITS < n_units
-        next_low = load_words(words_ptr + (tile + 1) * (UNITS * WORDS), word_offsets, later[None, :, None])
-        next_high = load_high(high_ptr + (tile + 1) * (UNITS * WORDS), word_offsets, later[None, :, None], next_low, BITS)
+        next_words = (tile + 1) * (UNITS * WORDS)
+        inside = (words + next_words < n_words)[None, :]
+        next_low = load_words(words_ptr + next_words, word_offsets, inside)
+        next_high = load_high(high_ptr + next_words, word_offsets, inside, next_low, BITS)
 
         groups = (units + tile * UNITS) // UNITS_PER_GROUP
         grid_offsets, grid_mask = groups[:, None] * BLOCK_ROWS + rows[None, :], (groups < n_groups)[:, None]
         scale = load_grid(scale_ptr, grid_offsets, grid_mask)[None, :, :]
-        dot = units_dot(low, high, one, x_ptr + tile * tile_x, x_offsets, BITS, BLOCK_M, ROWS, UNITS, WORDS)
+        dot = units_dot(low, high, one, x_ptr + tile * TILE_X, x_offsets, BITS, BLOCK_M, ROWS, UNITS, WORDS)
         dot = dot * FIELD_UNIT - tl.trans(tl.load(biases_ptr + tile * (UNITS * BLOCK_M) + sum_offsets))[:, None, :]
         if ZERO < 0:
             sums = tl.trans(tl.load(sums_ptr + tile * (UNITS * BLOCK_M) + sum_offsets))[:, None, :]
@@ -270,6 +276,7 @@ def dequantize_kernel(
     ROWS: tl.constexpr,
     UNITS: tl.constexpr,
     ZERO: tl.constexpr,
+    PADDED: tl.constexpr,  # the last unit of a row is not full
 ):  # fmt: skip
     """out[n] = (codes - zero_point) * scale for n_rows rows from row first_block * ROWS on; the arithmetic of `quant.grid.dequantize`, bit for bit.
 
@@ -278,29 +285,56 @@ def dequantize_kernel(
     WIDTH: tl.constexpr = 2 if BITS == 3 else BITS
     MANTISSA_BIT: tl.constexpr = 14 if BITS == 3 else 15
     FIELDS: tl.constexpr = 32 // WIDTH
-    block = (tl.program_id(0) + first_block).to(tl.int64)
-    rows, words = tl.arange(0, ROWS), tl.arange(0, WORDS)
-    units = tl.program_id(1) * UNITS + tl.arange(0, UNITS)
-    inside = (units < n_units)[None, :, None]
-    offsets = (rows[:, None, None] * n_units + units[None, :, None]) * WORDS + words[None, None, :]
-    low = load_words(words_ptr + block * ROWS * n_units * WORDS, offsets, inside)
-    high = load_high(high_ptr + block * ROWS * n_units * WORDS, offsets, inside, low, BITS)
+    block, tile = (tl.program_id(0) + first_block).to(tl.int64), tl.program_id(1)
+    n_words = n_units * WORDS
+    rows, units, words = tl.arange(0, ROWS), tile * UNITS + tl.arange(0, UNITS), tile * (UNITS * WORDS) + tl.arange(0, UNITS * WORDS)
+    inside = (words < n_words)[None, :]
+    offsets = tl.max_contiguous(rows[:, None] * n_words + words[None, :], [1, WORDS])
+    low = load_words(words_ptr + block * ROWS * n_words, offsets, inside)
+    high = load_high(high_ptr + block * ROWS * n_words, offsets, inside, low, BITS)
 
     n_groups = n_units // UNITS_PER_GROUP
     groups = units // UNITS_PER_GROUP
     grid_offsets, grid_mask = block * n_groups * ROWS + groups[:, None] * ROWS + rows[None, :], (groups < n_groups)[:, None]
-    scale = tl.trans(tl.load(scale_ptr + grid_offsets, mask=grid_mask, other=0).to(tl.float32))[:, :, None]
+    scale = per_word(load_grid(scale_ptr, grid_offsets, grid_mask), ROWS, UNITS, WORDS)
     if ZERO < 0:
-        zero = tl.trans(tl.load(zero_ptr + grid_offsets, mask=grid_mask, other=0).to(tl.float32))[:, :, None]
+        zero = per_word(load_grid(zero_ptr, grid_offsets, grid_mask), ROWS, UNITS, WORDS)
     else:
         zero = ZERO + 0.0 * scale
 
-    row = (tl.program_id(0) * ROWS + rows)[:, None, None]
-    for byte in tl.static_range(4):
-        low_byte = byte_to_mantissa(low, byte, MANTISSA_BIT)
-        high_byte = high_to_mantissa(high, byte)
-        for field in tl.static_range(8 // WIDTH):
-            code = (magic(low_byte, high_byte, one, field, BITS, WIDTH, MANTISSA_BIT) - 1.0) * (1 << (23 - MANTISSA_BIT - field * WIDTH))
-            k = (units[None, :, None] * FIELDS + byte * (8 // WIDTH) + field) * WORDS + words[None, None, :]
-            weight = ((code - zero) * scale).to(out_ptr.dtype.element_ty)
-            tl.store(out_ptr + row.to(tl.int64) * in_features + k, weight, mask=(row < n_rows) & (k < in_features))
+    inputs = in_features if PADDED else n_words * FIELDS  # the second is known to be a multiple of 16 bytes, so that stores can be wide
+    out_ptr += tl.program_id(0).to(tl.int64) * ROWS * inputs
+    pair = tl.arange(0, UNITS * 2 * WORDS)
+    first_k = (tile * UNITS + pair // (2 * WORDS)) * (FIELDS * WORDS) + pair % (2 * WORDS)
+    row_mask = (tl.program_id(0) * ROWS + rows < n_rows)[:, None]
+    for field in tl.static_range(0, FIELDS, 2):
+        even = centered(low, high, one, zero, field, BITS, WIDTH, MANTISSA_BIT) * scale
+        odd = centered(low, high, one, zero, field + 1, BITS, WIDTH, MANTISSA_BIT) * scale
+        weight = in_order(even, odd, ROWS, UNITS, WORDS).to(out_ptr.dtype.element_ty)
+        k = first_k + field * WORDS
+        tl.store(out_ptr + rows[:, None] * inputs + k[None, :], weight, mask=row_mask & (k < inputs)[None, :])
+
+
+@triton.jit
+@no_type_check
+def centered(low, high, one, zero, FIELD: tl.constexpr, BITS: tl.constexpr, WIDTH: tl.constexpr, MANTISSA_BIT: tl.constexpr):
+    """code - zero_point of field FIELD of the words: exact, because every step is an integer far below 2**24."""
+    PER_BYTE: tl.constexpr = 8 // WIDTH
+    UNIT: tl.constexpr = 1 << (23 - MANTISSA_BIT - FIELD % PER_BYTE * WIDTH)
+    low_byte, high_byte = byte_to_mantissa(low, FIELD // PER_BYTE, MANTISSA_BIT), high_to_mantissa(high, FIELD // PER_BYTE)
+    return magic(low_byte, high_byte, one, FIELD % PER_BYTE, BITS, WIDTH, MANTISSA_BIT) * UNIT - (zero + UNIT)
+
+
+@triton.jit
+@no_type_check
+def in_order(even, odd, ROWS: tl.constexpr, UNITS: tl.constexpr, WORDS: tl.constexpr):
+    """Two fields of all words [ROWS, UNITS * WORDS] as runs of 2 * WORDS inputs, each in the registers of one thread: one store of 16 bytes."""
+    both = tl.reshape(tl.join(even, odd), (ROWS, UNITS, WORDS, 2))
+    return tl.reshape(tl.permute(both, (0, 1, 3, 2)), (ROWS, UNITS * 2 * WORDS))
+
+
+@triton.jit
+@no_type_check
+def per_word(grid, ROWS: tl.constexpr, UNITS: tl.constexpr, WORDS: tl.constexpr):
+    """[ROWS, UNITS] repeated for the words of every unit: [ROWS, UNITS * WORDS]."""
+    return tl.reshape(tl.broadcast_to(grid[:, :, None], (ROWS, UNITS, WORDS)), (ROWS, UNITS * WORDS))

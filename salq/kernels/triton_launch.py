@@ -118,7 +118,7 @@ def dequantize_rows(packed: Packed, first: int, out: Float[Tensor, "rows in"]) -
     kernels().dequantize_kernel[grid](
         *_matrix(packed), out, first // config.rows, layout.in_features, layout.units, len(out), ONE,
         BITS=layout.bits, WORDS=layout.words, UNITS_PER_GROUP=layout.units_per_group, ROWS=config.rows, UNITS=config.units, ZERO=packed.zero,
-        num_warps=config.warps, **OPTIONS,
+        PADDED=layout.padded,        num_warps=config.warps, **OPTIONS,
     )  # fmt: skip
 
 

@@ -17,8 +17,8 @@ At 3 bits the words hold the low two bits, and a 16-bit companion of every word 
 
 Bytes: exactly bits / 8 per weight for the codes wherever the units fill the groups and `rows` the matrix, as all usual sizes do; a matrix is padded
 to whole blocks of rows, and a whole-row group to a whole word. Then 2 bytes of float16 scale and 1 byte of zero point per group; no zero points
-where all are equal, as on a symmetric grid. A zero point takes a byte: at 2 bits and groups of 64, packed ones would save 4 % of the
-bytes (2.28 instead of 2.38 bits per weight) and cost a shift and a mask for every unit and row. Scales and zero points are interleaved over `rows` rows,
+where all are equal, as on a symmetric grid. A zero point takes a byte: at 2 bits and groups of 64, packed ones would save 4 % of the bytes (2.28
+instead of 2.38 bits per weight) and cost a shift and a mask for every unit and row. Scales and zero points are interleaved over `rows` rows,
 [blocks, groups, rows], so that a thread takes those of all its rows in one load.
 """
 
@@ -68,6 +68,11 @@ class WordLayout:
     def units(self) -> int:
         """Units of a row; the last may be padded when the group is a whole row."""
         return -(-self.in_features // (self.words * self.fields))
+
+    @property
+    def padded(self) -> bool:
+        """True when the last unit of a row is not full."""
+        return self.units * self.words * self.fields != self.in_features
 
     @property
     def groups(self) -> int:
