@@ -29,7 +29,7 @@ def table(runs: list[KeptRun]) -> str:
     rows += [_row(run) for run in runs]
     commands = "\n".join(run.command for run in runs)
     return (
-        f"SmolLM2-135M-Instruct, {first['reference']} ({first['reference_note'] or 'the published weights'}); preset `quick`;\n"
+        f"SmolLM2-135M-Instruct, reference: {first['reference_note'] or 'the published weights'}; preset `quick`;\n"
         f"perplexity ± standard error and KL(original ‖ quantized) on {first['windows']} windows of {first['window']} tokens of the text\n"
         f"*{first['text']}*, which calibration did not see; calibrated on the bundled text that the model wrote itself; 2 CPU cores.\n"
         "Sizes count scales, zero points and adapters, in the packed format.\n\n"

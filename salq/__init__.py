@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from salq import recipes
     from salq.evaluation.scores import evaluate
+    from salq.kernels.packed import load_packed
     from salq.models.llama import load_model
     from salq.runs.api import calibrate
     from salq.saliency.maps import saliency_map
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "calibrate", "evaluate", "load_model", "recipes", "saliency_map"]
+__all__ = ["__version__", "calibrate", "evaluate", "load_model", "load_packed", "recipes", "saliency_map"]
 
 _HOMES = {
     "load_model": "salq.models.llama",
+    "load_packed": "salq.kernels.packed",
     "saliency_map": "salq.saliency.maps",
     "calibrate": "salq.runs.api",
     "evaluate": "salq.evaluation.scores",

@@ -1,6 +1,5 @@
 """What a calibration will take, before it starts: time from its arithmetic and this machine's measured speed, memory and disk from its shapes."""
 
-import functools
 import time
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,6 +16,7 @@ WEIGHT_PASSES = 30
 OVERHEAD = 1.25
 """Attention, norms, activations and Python, relative to the linear layers' time; measured on the default model."""
 
+SECONDS_A_SPEED_HOLDS = 60.0
 MEASURE_SECONDS = 0.25
 """Long enough for the best of many short measurements, so that another program's burst does not pass for this machine's speed."""
 
@@ -43,11 +43,12 @@ class Estimate:
     memory_gb: float
     disk_gb: float
     basis: str
+    distillation_seconds: float = 0.0
 
     @property
     def total_seconds(self) -> float:
         """Everything from start to the final numbers."""
-        return self.seconds + self.saliency_seconds + self.evaluation_seconds
+        return self.seconds + self.distillation_seconds + self.saliency_seconds + self.evaluation_seconds
 
 
 def estimate(
@@ -65,6 +66,7 @@ def estimate(
     if recipe.needs_saliency and recipe.saliency is not None:
         tokens = recipe.saliency.n_samples * recipe.saliency.seq_len
         saliency = OVERHEAD * tokens * (FORWARD + BACKWARD) * (weights * config.num_hidden_layers + head) / flops
+    distillation = _distillation_seconds(recipe, weights * blocks, head, weights * (config.num_hidden_layers - blocks), flops, bytes_per_second)
     evaluation = OVERHEAD * 2 * evaluation_tokens * FORWARD * (weights * config.num_hidden_layers + head) / flops
     return Estimate(
         seconds=seconds,
@@ -72,6 +74,7 @@ def estimate(
         evaluation_seconds=evaluation,
         memory_gb=_memory_gb(config, recipe, weights, model_weights, blocks),
         disk_gb=(blocks * weights * 1.2 + (4 * weights * config.num_hidden_layers if recipe.needs_saliency else 0)) / GB,
+        distillation_seconds=distillation,
         basis=f"{flops / 1e9:.0f} GFLOP/s float32 matmul measured here; {blocks} blocks of {weights / 1e6:.1f} M weights",
     )
 
@@ -82,9 +85,32 @@ def block_weights(config: Config) -> int:
     return config.hidden_size * (2 * config.hidden_size + 2 * key_value + 3 * config.intermediate_size)
 
 
-@functools.cache
 def machine_speed(device_type: str, index: int | None) -> tuple[float, float]:
-    """(float32 matmul in FLOP/s, memory in bytes/s), measured once per process in about half a second."""
+    """(float32 matmul in FLOP/s, memory in bytes/s), measured in about half a second, and again when the last measurement is a minute old.
+
+    The best of all measurements counts: other programs only ever slow a machine down.
+    """
+    known = _SPEEDS.get((device_type, index))
+    if known is not None and time.monotonic() - known.at < SECONDS_A_SPEED_HOLDS:
+        return known.flops, known.bytes_per_second
+    flops, bytes_per_second = _measured_speed(device_type, index)
+    if known is not None:
+        flops, bytes_per_second = max(flops, known.flops), max(bytes_per_second, known.bytes_per_second)
+    _SPEEDS[device_type, index] = _Speed(flops, bytes_per_second, time.monotonic())
+    return flops, bytes_per_second
+
+
+@dataclass(frozen=True)
+class _Speed:
+    flops: float
+    bytes_per_second: float
+    at: float
+
+
+_SPEEDS: dict[tuple[str, int | None], _Speed] = {}
+
+
+def _measured_speed(device_type: str, index: int | None) -> tuple[float, float]:
     device = torch.device(device_type if index is None else f"{device_type}:{index}")
     size = 1024 if device_type == "cpu" else 4096
     a, b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
@@ -127,6 +153,17 @@ def _block_seconds(recipe: Recipe, weights: int, hidden: int, flops: float, byte
     return OVERHEAD * compute / flops + memory + quantize
 
 
+def _distillation_seconds(recipe: Recipe, learned: int, head: int, rest: int, flops: float, bytes_per_second: float) -> float:
+    """Teacher once per sample, student forward and backward per step, and the head three times: both logits and the gradient through it."""
+    config = recipe.distillation
+    if config is None:
+        return 0.0
+    tokens = config.steps * config.batch_size * config.seq_len
+    taught = min(tokens, config.n_samples * config.seq_len)
+    compute = taught * FORWARD * (learned + rest) + tokens * ((FORWARD + BACKWARD) * learned + 2 * FORWARD * rest + 3 * FORWARD * head)
+    return OVERHEAD * compute / flops + config.steps * WEIGHT_PASSES * 4 * learned / bytes_per_second
+
+
 def _memory_gb(config: Config, recipe: Recipe, weights: int, model_weights: int, blocks: int) -> float:
     """The model in float32, one block with its gradients and temporaries, four activation streams, the quantized blocks for evaluation."""
     streams = batch = 0.0
@@ -137,6 +174,13 @@ def _memory_gb(config: Config, recipe: Recipe, weights: int, model_weights: int,
         if recipe.granularity == "linear":  # inputs of a linear in both models, and two targets
             streams += 4 * recipe.data.n_samples * recipe.data.seq_len * 6 * config.intermediate_size
     calibration = 4 * model_weights + 6 * 4 * weights + streams + batch
+    distillation = 0.0
+    if recipe.distillation is not None:
+        copies = 12 if recipe.distillation.lr_weight > 0 else 8  # levels and weights of a step; trained weights: also gradient and moments
+        tokens = recipe.distillation.batch_size * recipe.distillation.seq_len
+        kept = 4 * recipe.distillation.n_samples * recipe.distillation.seq_len * config.hidden_size
+        activations = 4 * tokens * blocks * (12 * config.hidden_size + 8 * config.intermediate_size)
+        distillation = 4 * model_weights + copies * 2 * blocks * weights + kept + activations
     evaluation = 4 * model_weights + 1.2 * blocks * weights + 5 * 4 * 512 * config.vocab_size
     saliency = 2 * 4 * model_weights if recipe.needs_saliency else 0
-    return (max(calibration, evaluation, saliency) + 0.5 * GB) / GB
+    return (max(calibration, distillation, evaluation, saliency) + 0.5 * GB) / GB

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from salq.calibration.distillation import Distillation
 from salq.calibration.objectives import OutputMSE
 from salq.calibration.regularizers import WeightPreservation
 from salq.calibration.sliced_wasserstein import SlicedWasserstein
@@ -84,6 +85,7 @@ class Recipe(BaseModel):
     stages: tuple[Fit, ...] = ()
     data: CalibrationData | None = None
     saliency: SaliencyData | None = None
+    distillation: Distillation | None = None
     granularity: Literal["linear"] | None = Field(
         default=None, description="linear: one linear after the other preserves its own output (ApiQ-lw); none: each block as a whole."
     )
@@ -108,6 +110,8 @@ class Recipe(BaseModel):
             self._check_stage(stage)
         if isinstance(self.quantizer, DualBinary):
             self._check_dual_specs()
+            if self.distillation is not None:
+                raise ValueError("an end-to-end pass learns the scales of a uniform grid; leave distillation out, or use the lwc quantizer")
         return self
 
     def _check_stage(self, stage: Fit) -> None:
@@ -166,5 +170,10 @@ class Recipe(BaseModel):
 
     @property
     def needs_data(self) -> bool:
-        """Whether calibration text is read at all."""
+        """Whether the stages of the blocks learn from text."""
         return bool(self.active_stages)
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether a run of this recipe has a calibration text: for its stages, or for its end-to-end pass."""
+        return self.data is not None or self.distillation is not None

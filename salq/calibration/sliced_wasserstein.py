@@ -38,4 +38,5 @@ class SlicedWasserstein(BaseModel):
         directions = torch.randn(output.shape[-1], self.projections, generator=generator)
         directions = (directions / torch.linalg.vector_norm(directions, dim=0)).to(output.device, output.dtype)
         first, second = (values.flatten(0, -2) @ directions for values in (output, target))
-        return (first.sort(dim=0).values - second.sort(dim=0).values).abs().mean()
+        distance: Tensor = (first.sort(dim=0).values - second.sort(dim=0).values).abs().mean()
+        return distance

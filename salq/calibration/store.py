@@ -1,25 +1,22 @@
 """Where finished blocks go. Resume is nothing else than finding them there."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
-from salq.core.errors import StoreError
+from salq.core.errors import FormatError, NewerFormatError, StoreError
 from salq.core.files import atomic_path, read_json, write_json
-from salq.quant.dual_binary import FrozenDual
+from salq.packing.files import Origin, PackedFile, write_packed
 from salq.quant.frozen import FrozenLinear
-from salq.quant.spec import QuantSpec
 
 Block = dict[str, FrozenLinear]
-FORMAT = 1
 ORIGIN = "origin.json"
 MAX_SHOWN = 12
 """Seeds are shown in a refusal, hashes are not."""
-GRIDS: dict[str, type[FrozenLinear]] = {kind.grid: kind for kind in (FrozenLinear, FrozenDual)}
 
 
 def check_origin(known: Mapping[str, str], wanted: Mapping[str, str]) -> None:
@@ -74,14 +71,11 @@ class MemoryBlocks:
 
 
 class DirectoryBlocks:
-    """One safetensors file per block, written atomically: a file that exists under its name is complete.
+    """One packed file per block, written atomically: a file that exists under its name is complete (salq/packing/FORMAT.md)."""
 
-    Codes are kept one per byte here; the packed format is a room of its own.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        """`folder` is created at the first save."""
-        self.folder = folder
+    def __init__(self, folder: Path, origin: Origin | None = None) -> None:
+        """`folder` is created at the first save; `origin` is written into every file."""
+        self.folder, self.origin = folder, origin
 
     def path(self, index: int) -> Path:
         """File of block `index`."""
@@ -111,33 +105,40 @@ class DirectoryBlocks:
 
     def save(self, index: int, block: Mapping[str, FrozenLinear]) -> None:
         """Write the block. Raises ResourceError when the disk refuses."""
-        tensors = {f"{name}.{part}": tensor for name, frozen in block.items() for part, tensor in frozen.tensors().items()}
-        about = {name: _about(frozen) for name, frozen in block.items()}
-        with atomic_path(self.path(index)) as temporary:
-            # One metadata key only: safetensors writes several in random order, and equal blocks should be equal files.
-            save_file(tensors, temporary, metadata={"salq": json.dumps({"format": FORMAT, "linears": about})})
+        write_packed(self.path(index), block.items(), self.origin)
+
+    def open(self, index: int) -> PackedFile:
+        """The block's file, to be read matrix by matrix. Raises FormatError."""
+        return PackedFile(self.path(index))
 
     def load(self, index: int) -> Block:
-        """Read the block. Raises StoreError for a damaged file, with the way out."""
+        """Read the block. Raises StoreError for a damaged file, with the way out, and NewerFormatError for one of a newer salq."""
         path = self.path(index)
         try:
-            with safe_open(path, framework="pt") as file:
-                about = json.loads(file.metadata()["salq"])["linears"]
-                named = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is not a mapping
-            return {
-                name: GRIDS[entry.get("grid", "uniform")].from_tensors(
-                    QuantSpec(**entry["spec"]),
-                    {key.removeprefix(f"{name}."): tensor for key, tensor in named.items() if key.startswith(f"{name}.")},
-                    entry["scaling"],
-                )
-                for name, entry in about.items()
-            }
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+            return self.open(index).matrices()
+        except NewerFormatError:
+            raise
+        except FormatError as error:
             fix = f"delete {path.name} in its blocks folder and resume"
-            raise StoreError(f"Finished block {index} of this run cannot be read ({error}); {fix}.") from error
+            raise StoreError(f"Finished block {index} of this run cannot be read: {str(error).rstrip('.')}; {fix}.") from error
 
 
-def _about(frozen: FrozenLinear) -> dict[str, Any]:
-    """What the tensors do not say; the uniform grid goes without saying."""
-    about: dict[str, Any] = {"spec": frozen.spec.model_dump(), "scaling": frozen.scaling}
-    return about if frozen.grid == "uniform" else {**about, "grid": frozen.grid}
+class FileCheckpoint:
+    """The state of an interrupted end-to-end pass in one safetensors file, written atomically; see `distillation.Checkpoints`."""
+
+    def __init__(self, path: Path) -> None:
+        """`path` need not exist."""
+        self.path = path
+
+    def save(self, step: int, tensors: Mapping[str, Tensor]) -> None:
+        """Keep the state after `step` steps, in place of the last one. Raises ResourceError when the disk refuses."""
+        with atomic_path(self.path) as temporary:
+            save_file(dict(tensors), temporary, metadata={"step": str(step)})
+
+    def load(self) -> tuple[int, dict[str, Tensor]] | None:
+        """The state that was kept; None when there is none or it cannot be read: the pass then begins anew, with the same result."""
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                return int(file.metadata()["step"]), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError):
+            return None

@@ -1,7 +1,7 @@
 """The decode loop: one token at a time from a key-value cache, as text that is never half a character.
 
 Written out instead of calling a library's `generate`, because the page must stop it within a token, measure it token by
-token, and run it unchanged on a quantized model.
+token, and run it unchanged on a quantized model. The forward pass is the decode engine's, for original and quantized models alike.
 """
 
 import time
@@ -17,6 +17,7 @@ from salq.chat.prompt import Prompt
 from salq.chat.sampling import Sampling
 from salq.core.device import out_of_memory_as_error
 from salq.core.errors import ModelError
+from salq.kernels.engine import Decoder, decoder_for
 from salq.models.llama import Llama
 
 PREFILL_TOKENS = 256
@@ -39,24 +40,28 @@ class Token:
     end: End = ""
 
 
-def stream(llama: Llama, prompt: Prompt, sampling: Sampling, stop: Callable[[], bool] = lambda: False) -> Iterator[Token]:
+def stream(
+    llama: Llama, prompt: Prompt, sampling: Sampling, stop: Callable[[], bool] = lambda: False, decoder: Decoder | None = None
+) -> Iterator[Token]:
     """Generate token by token. Greedy and equal seeds are reproducible; `stop` is asked before every forward pass.
 
     With a temperature, the token is argmax(p / noise) with exponential noise from `seed` (the exponential race, equal in
     distribution to sampling from p), so two models with close distributions and one seed choose the same tokens.
+    `decoder`: one that was made for this model (`kernels.engine.decoder_for`), to keep its memory between answers.
     Raises ModelError when the model's output is not finite, ResourceError when memory runs out.
     """
     started = time.perf_counter()
     ends = end_tokens(llama)
     noise = torch.Generator().manual_seed(sampling.seed)
     text = TextStream(llama.tokenizer, prompt.ids)
-    cache: Any = None
+    decoder = decoder or decoder_for(llama)
+    decoder.reset()
     logits = torch.empty(0)
     for first in range(0, len(prompt.ids), PREFILL_TOKENS):
         if stop():
             yield Token("", None, time.perf_counter() - started, "stopped")
             return
-        logits, cache = _forward(llama, prompt.ids[first : first + PREFILL_TOKENS], cache)
+        logits = _advance(decoder, prompt.ids[first : first + PREFILL_TOKENS])
     limit = min(sampling.max_new_tokens, prompt.context - len(prompt.ids))
     for count in range(1, limit + 1):
         token_id = choose(logits, sampling.temperature, noise)
@@ -68,7 +73,7 @@ def stream(llama: Llama, prompt: Prompt, sampling: Sampling, stop: Callable[[], 
             yield Token(text.flush(), None, time.perf_counter() - started, "stopped")
             return
         if count < limit:
-            logits, cache = _forward(llama, (token_id,), cache)
+            logits = _advance(decoder, (token_id,))
     why: End = "length" if limit == sampling.max_new_tokens else "context"
     yield Token(text.flush(), None, time.perf_counter() - started, why)
 
@@ -128,10 +133,6 @@ class TextStream:
         return self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
-@torch.no_grad()
-def _forward(llama: Llama, ids: tuple[int, ...], cache: Any) -> tuple[Tensor, Any]:
-    """Logits [vocab] after the last of `ids`, in float32 on the CPU, and the extended cache."""
+def _advance(decoder: Decoder, ids: tuple[int, ...]) -> Float[Tensor, " vocab"]:
     with out_of_memory_as_error("Generating text"):
-        tokens = torch.tensor([ids], dtype=torch.long, device=llama.device)
-        output = llama.model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        return output.logits[0, -1].float().cpu(), output.past_key_values
+        return decoder.advance(ids)

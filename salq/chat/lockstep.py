@@ -30,7 +30,9 @@ END_SENTENCES = {
 
 @dataclass(frozen=True)
 class Side:
-    """What is known of one side's answer. `message` is one sentence about its state, `notes` are about the prompt."""
+    """What is known of one side's answer. `message` is one sentence about its state, `notes` are about the prompt,
+    `execution` says what runs the matrices and why.
+    """
 
     participant: Participant
     state: State = "loading"
@@ -46,6 +48,7 @@ class Side:
     style: str = ""
     reference: str = ""
     device: str = ""
+    execution: str = ""
 
     @property
     def has_ended(self) -> bool:
@@ -55,8 +58,9 @@ class Side:
     def to_json(self) -> Json:
         """What the command line prints."""
         names = ("state", "text", "message", "count", "first_token_seconds", "tokens_per_second", "memory_gb", "seconds", "end", "style")
-        who = {"title": self.participant.title, "kind": self.participant.kind, "run": self.participant.run_id, "device": self.device}
-        return {**who, **{name: getattr(self, name) for name in names}, "notes": list(self.notes), "reference": self.reference}
+        who = {"title": self.participant.title, "kind": self.participant.kind, "run": self.participant.run_id}
+        where = {"device": self.device, "execution": self.execution}
+        return {**who, **where, **{name: getattr(self, name) for name in names}, "notes": list(self.notes), "reference": self.reference}
 
 
 def fold(side: Side, event: Json) -> Side:
@@ -65,7 +69,7 @@ def fold(side: Side, event: Json) -> Side:
     if kind in {"waiting", "status"}:
         return replace(side, state="waiting" if kind == "waiting" else "loading", message=event["text"])
     if kind == "ready":
-        known = {name: event[name] for name in ("reference", "device", "memory_gb")}
+        known = {name: event[name] for name in ("reference", "device", "execution", "memory_gb")}
         return replace(side, state="writing", message="Reading the prompt", **known)
     if kind == "start":
         return replace(side, state="writing", style=event["style"], notes=tuple(event["notes"]))

@@ -19,7 +19,8 @@ class Participant:
     """One side of a chat. Equal participants share one process.
 
     `model` is a catalogue name, a hub id or an absolute folder; `spec` is the grid of RTN; `run_id` and `blocks` (the folder of
-    the run's frozen blocks) name a run's result; `title` is what people read.
+    the run's frozen blocks) name a run's result; `title` is what people read. `executor` and `head` say what runs a quantized model
+    (salq/kernels/executors.py; "8bit" rounds the head to 8 bits).
     """
 
     kind: Kind
@@ -28,6 +29,8 @@ class Participant:
     spec: QuantSpec | None = None
     run_id: str | None = None
     blocks: str | None = None
+    executor: str = "auto"
+    head: Literal["float", "8bit"] = "float"
 
     @classmethod
     def original(cls, model: str) -> "Participant":

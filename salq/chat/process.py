@@ -118,7 +118,7 @@ class ChatProcess:
     def _talk(self, request: Json, stop: threading.Event) -> Iterator[Json]:
         sent = finished = False
         if self.pid is None:
-            self._start()
+            self._start(int(request["sides"]))
             yield {"event": "status", "text": f"Starting a process for {self.participant.title}"}
         try:
             while not finished:
@@ -155,7 +155,7 @@ class ChatProcess:
             self.close()
         return event
 
-    def _start(self) -> None:
+    def _start(self, sides: int) -> None:
         self._ready = None
         self._inbox = queue.Queue()
         # Run in the folder that holds salq, so that -m finds it however this process found it.
@@ -168,7 +168,7 @@ class ChatProcess:
             start_new_session=True,  # Ctrl+C in a terminal is for the parent; this one ends with its stdin
         )
         threading.Thread(target=_read, args=(self._child, self._inbox), daemon=True).start()
-        self._send({"op": "load", "participant": self.participant.to_json(), "device": self.device})
+        self._send({"op": "load", "participant": self.participant.to_json(), "device": self.device, "sides": sides})
 
     def _send(self, request: Json) -> bool:
         child = self._child

@@ -1,6 +1,6 @@
 """`python -m salq.chat.serve`: one participant in its own process, JSON lines in on stdin, JSON lines out on stdout.
 
-In:  {"op": "load", "participant", "device"} first, then any number of
+In:  {"op": "load", "participant", "device", "sides"} first, then any number of
      {"op": "generate", "id", "messages", "sampling", "sides"} and {"op": "stop", "id"}.
 Out: {"event": "status" | "ready" | "start" | "token" | "done" | "error", ...}; those of a generation carry its id.
 
@@ -28,6 +28,8 @@ from salq.chat.prompt import encode_prompt
 from salq.chat.sampling import Sampling
 from salq.core.device import process_memory_gb, thread_count
 from salq.core.errors import ConfigError, SalqError
+from salq.kernels.assemble import execution
+from salq.kernels.engine import Decoder, decoder_for
 from salq.models.llama import Llama
 
 IDLE_SECONDS = 900.0
@@ -76,6 +78,7 @@ def main() -> None:
     link = Link(io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8"), outgoing)
     try:
         llama = _load(link)
+        decoder = decoder_for(llama)
     except SalqError as error:
         link.send("error", message=str(error))
         return
@@ -84,7 +87,7 @@ def main() -> None:
             request = link.requests.get(timeout=IDLE_SECONDS)
         except queue.Empty:
             return
-        for event in answer(llama, request, link):
+        for event in answer(llama, decoder, request, link):
             link.send(**event)
 
 
@@ -92,6 +95,7 @@ def _load(link: Link) -> Llama:
     request = link.requests.get()
     started = time.perf_counter()
     participant = Participant.from_json(request["participant"])
+    _share_cores(int(request.get("sides", 1)))  # before executors make their threads
     link.send("status", text=f"Loading {participant.title}")
     llama = load_participant(participant, request.get("device", "auto"))
     link.send(
@@ -100,6 +104,7 @@ def _load(link: Link) -> Llama:
         is_chat=llama.is_chat,
         reference=llama.reference_label if participant.kind == "original" else "",
         device=str(llama.device),
+        execution=execution(llama),
         dtype=str(llama.dtype).removeprefix("torch."),
         seconds=time.perf_counter() - started,
         memory_gb=memory_gb(llama),
@@ -107,7 +112,7 @@ def _load(link: Link) -> Llama:
     return llama
 
 
-def answer(llama: Llama, request: Json, link: Link) -> Iterator[Json]:
+def answer(llama: Llama, decoder: Decoder, request: Json, link: Link) -> Iterator[Json]:
     """The events of one generation; a SalqError becomes its last event."""
     about = {"id": str(request.get("id", ""))}
     try:
@@ -116,7 +121,7 @@ def answer(llama: Llama, request: Json, link: Link) -> Iterator[Json]:
         prompt = encode_prompt(llama, request["messages"], sampling.max_new_tokens)
         yield {"event": "start", "style": prompt.style, "prompt_tokens": len(prompt.ids), "notes": list(prompt.notes), **about}
         pace = Pace()
-        for token in stream(llama, prompt, sampling, lambda: link.stopped(about["id"])):
+        for token in stream(llama, prompt, sampling, lambda: link.stopped(about["id"]), decoder):
             pace.add(token.token_id is not None and token.end == "", token.seconds)
             news = {"text": token.text, **dataclasses.asdict(pace.report()), **about}
             if token.end:

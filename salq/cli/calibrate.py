@@ -16,7 +16,7 @@ def add(commands: options.Commands) -> None:
         "Ctrl-C stops and keeps finished blocks; `python -m salq runs resume ID` goes on from there.",
     )  # fmt: skip
     options.add_model(parser)
-    parser.add_argument("--recipe", default="apiq", help="rtn, apiq or sapr; `python -m salq recipes` lists them (default apiq)")
+    parser.add_argument("--recipe", default="apiq", help="rtn, apiq, sapr, salq or salq-full; `python -m salq recipes` lists them (default apiq)")
     options.add_grid(parser)
     options.add_recipe_settings(parser)
     options.add_text(parser)
@@ -64,7 +64,12 @@ def _estimate(request: CalibrateRequest, *, as_json: bool) -> int:
             }
         )
         return 0
-    phases = {"saliency": expected.saliency_seconds, "calibration": expected.seconds, "evaluation": expected.evaluation_seconds}
+    phases = {
+        "saliency": expected.saliency_seconds,
+        "calibration": expected.seconds,
+        "distillation": expected.distillation_seconds,
+        "evaluation": expected.evaluation_seconds,
+    }
     parts = ", ".join(f"{phase} {duration(seconds)}" for phase, seconds in phases.items() if seconds)
     say(f"{request.shown_title}: an estimate")
     say(

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,6 +15,7 @@ from salq.chat.participants import Participant
 from salq.chat.pool import ChatPool
 from salq.chat.sampling import Sampling
 from salq.chat.text import clean_prompt
+from salq.cli import options
 from salq.core import settings
 from salq.core.errors import ConfigError
 from salq.models.catalogue import DEFAULT_MODEL
@@ -42,6 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default), larger is more random, at most 2")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random choices above temperature 0 (default: 0)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N (default: auto)")
+    options.add_executor(parser, "auto")
+    options.add_head(parser)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -70,9 +74,8 @@ def participants_of(args: argparse.Namespace, store: RunStore) -> list[Participa
     runs = [run_participant(store, store.resolve(name)) for name in args.runs]
     model = args.model or (runs[0].model if runs else DEFAULT_MODEL)
     Limits.here().check_model(model)
-    found = [Participant.original(model), *runs]
-    if args.recipe == "rtn" or not runs:
-        found.append(Participant.rtn(model, _spec(args)))
+    quantized = [*runs, Participant.rtn(model, _spec(args))] if args.recipe == "rtn" or not runs else runs
+    found = [Participant.original(model), *(replace(side, executor=args.executor, head=args.head) for side in quantized)]
     if len(found) > MAX_SIDES:
         raise ConfigError(f"{len(found)} sides were asked for; at most {MAX_SIDES} can answer at once, the original among them.")
     return found
@@ -127,6 +130,8 @@ def _show(sides: tuple[Side, ...], note: str) -> None:
         print(f"\n--- {side.participant.title}{f' ({side.reference})' if side.reference else ''}")
         print(side.text or side.message)
         print(f"    {facts(side)}")
+        if side.execution:
+            print(f"    {side.execution}")
         for remark in side.notes:
             print(f"    {remark}")
     print()

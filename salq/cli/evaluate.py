@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from salq.cli import options
 from salq.cli.display import Display
 from salq.cli.follow import open_store
-from salq.cli.report import emit, result_facts, say, with_stable_keys
+from salq.cli.report import emit, facts, note, number, percent, result_facts, say, with_stable_keys
 from salq.core.errors import ConfigError
 from salq.runs.limits import Limits
 from salq.runs.requests import CalibrateRequest, Evaluation
@@ -28,7 +28,16 @@ def add(commands: options.Commands) -> None:
     parser.add_argument("--run", dest="run_id", metavar="ID", help="evaluate what this run has calibrated")
     parser.add_argument("--recipe", choices=["rtn"], help="evaluate the model rounded to nearest (other recipes: calibrate, then --run)")
     options.add_grid(parser)
+    options.add_executor(parser, "reference")
+    options.add_head(parser)
     options.add_evaluation(parser, text="--text")
+    parser.add_argument(
+        "--generations",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also let the model answer N prompts, and judge the answers by the original (at most 20)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         say(title)
         say(result_facts(values))
+        if extra := _generation_facts(values):
+            say(extra)
     return 0
 
 
@@ -68,8 +79,9 @@ def _of_run(args: argparse.Namespace, evaluation: Evaluation) -> tuple[str, dict
     from salq.models.llama import load_model
 
     model = load_model(request.model, device=args.device)
-    blocks = store.blocks(run_id)
-    values = _measured(model, {index: blocks.load(index) for index in blocks.indices()}, request.recipe, evaluation)
+    blocks = store.result(run_id)
+    frozen = {index: blocks.load(index) for index in blocks.indices()}
+    values = _measured(model, frozen, request.recipe, args, evaluation) | _generations(model, frozen, args.generations)
     return f"{request.shown_title}   (run {run_id})", {"run": run_id, **values}
 
 
@@ -83,32 +95,67 @@ def _of_model(args: argparse.Namespace, evaluation: Evaluation) -> tuple[str, di
     model = load_model(options.placed_model(args.model), device=args.device)
     name = args.model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     if args.recipe is None:
-        return f"{name}, {model.reference_label}", _measured(model, {}, None, evaluation)
+        return f"{name}, {model.reference_label}", _measured(model, {}, None, args, evaluation) | _generations(model, {}, args.generations)
     rounding = recipes.get("rtn", bits=args.bits, group_size=args.group_size, symmetric=args.symmetric)
-    return f"rtn {spec.tag} {name}", {"recipe": "rtn", "tag": spec.tag, **_measured(model, rtn_blocks(model, spec), rounding, evaluation)}
+    frozen = rtn_blocks(model, spec)
+    values = _measured(model, frozen, rounding, args, evaluation) | _generations(model, frozen, args.generations)
+    return f"rtn {spec.tag} {name}", {"recipe": "rtn", "tag": spec.tag, **values}
 
 
-def _measured(model: "Llama", frozen: "dict[int, Block]", recipe: "Recipe | None", evaluation: Evaluation) -> dict[str, Any]:
-    """Scores and size; without a recipe, of the original against itself."""
+def _measured(
+    model: "Llama", frozen: "dict[int, Block]", recipe: "Recipe | None", args: argparse.Namespace, evaluation: Evaluation
+) -> dict[str, Any]:
+    """Scores and size; without a recipe, of the original against itself. `args` say what runs the matrices and the head."""
     from salq.calibration.engine import matrix_shapes
     from salq.core.device import PeakMemory
     from salq.data.sources import load_text
     from salq.data.windows import evaluation_windows
     from salq.evaluation.scores import score
-    from salq.kernels.assemble import quantized_copy
+    from salq.kernels.assemble import execution, quantized_copy, round_head
 
     started, peak = time.monotonic(), PeakMemory(model.device)
     text = load_text(evaluation.text, "evaluation")
     windows = evaluation_windows(text, model.tokenizer, evaluation.windows, evaluation.window)
-    quantized = quantized_copy(model, frozen) if frozen else model
+    quantized = quantized_copy(model, frozen, args.executor) if frozen else model
+    quantized = round_head(quantized) if args.head == "8bit" else quantized
     scores = Display().watch(score(model, quantized, windows, text=text.name))
     if recipe is None:
         size: dict[str, Any] = _original_size(model)
     else:
         shapes = {name: shape for name, shape in matrix_shapes(model).items() if int(name.split(".")[0]) in frozen}
         size = dataclasses.asdict(recipe.size(shapes, model.parameters))
-    about = {"reference": model.reference_label, "reference_note": model.source.note, "device": str(model.device)}
+    about = {"reference": model.reference_label, "reference_note": model.source.note, "device": str(model.device), "execution": execution(quantized)}
     return {**scores.metrics(), **size, "seconds": time.monotonic() - started, "peak_memory_gb": peak.gb(), **about}
+
+
+def _generations(model: "Llama", frozen: "dict[int, Block]", count: int) -> dict[str, Any]:
+    """Answers of the quantized model and of the original to the same prompts, both judged by the original."""
+    if count == 0:
+        return {}
+    from salq.chat.judge import Judged, judge
+    from salq.kernels.assemble import quantized_copy
+
+    def verdict(answering: "Llama", who: str) -> "Judged":
+        for judged in judge(model, answering, n_prompts=count):
+            note(f"{who}: {judged.prompts} of {count} answers")
+        return judged
+
+    own = verdict(model, "original")
+    quantized = verdict(quantized_copy(model, frozen), "quantized") if frozen else own
+    return {"generations": {"quantized": quantized.to_json(), "original": own.to_json(), "nll_ratio": quantized.nll / own.nll if own.nll else None}}
+
+
+def _generation_facts(values: dict[str, Any]) -> str:
+    found = values.get("generations")
+    if not found:
+        return ""
+    quantized, own = found["quantized"], found["original"]
+    ratio = f"{number(found['nll_ratio'])} x its own answers' {number(own['nll'])}"
+    return facts([
+        ("answers", f"{quantized['prompts']} greedy answers, {quantized['tokens']} tokens; the original's: {own['tokens']} tokens"),
+        ("likelihood", f"{number(quantized['nll'])} nats/token under the original, {ratio}"),
+        ("repetition", f"{percent(quantized['repeated'])} of 4-grams repeat (the original's {percent(own['repeated'])})"),
+    ])  # fmt: skip
 
 
 def _original_size(model: "Llama") -> dict[str, float]:

@@ -88,7 +88,7 @@ def _errors_of_run(args: argparse.Namespace) -> int:
     check(options.explore_request(args, (), saliency=False))
     model = load_model(request.model, device=args.device)
     tokens = sample_windows(load_text(options.placed(args.text), "calibration", model), model.tokenizer, args.samples, args.seq_len, args.seed)
-    blocks = store.blocks(run_id)
+    blocks = store.result(run_id)
     frozen = {index: blocks.load(index) for index in blocks.indices()}
     display = Display()
     grids = [grid.to_json() for grid in display.watch(quantization_errors(model, tokens, [], frozen))]

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 Commands = Any  # argparse's own class of subparsers is private
 Value = TypeVar("Value")
 MAX_COMBINATIONS = 256
+EXECUTORS = ("auto", "reference", "onnxruntime", "torch-int4", "triton")
+"""What can run quantized linears (salq/kernels/executors.py, which would import torch for the help)."""
+HEADS = ("float", "8bit")
 TEXT_WORDS = ("auto", "bundled", "wikitext2", "c4", "self")
 """Texts that are not files, even where a file has that name."""
 
@@ -45,6 +48,20 @@ def add_grid(parser: argparse.ArgumentParser, *, bits: int | None = 3) -> None:
         "--group-size", type=group_size, default=64, metavar="N", help="inputs that share a scale; row or -1: a whole row (default 64)"
     )
     parser.add_argument("--symmetric", action="store_true", help="no zero point: the grid is centred on 0")
+
+
+def add_executor(parser: argparse.ArgumentParser, default: str) -> None:
+    """`--executor`: what runs the quantized linears."""
+    parser.add_argument(
+        "--executor", choices=EXECUTORS, default=default, help=f"what runs the quantized matrices; auto: the fastest (default {default})"
+    )
+
+
+def add_head(parser: argparse.ArgumentParser) -> None:
+    """`--head`: how the head of a quantized model runs."""
+    parser.add_argument(
+        "--head", choices=HEADS, default="float", help="8bit: the head of quantized models in 8 bits, on a CPU (default float: as it is)"
+    )
 
 
 def add_grids(parser: argparse.ArgumentParser, *, bits: str, group_sizes: str = "64") -> None:

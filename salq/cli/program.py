@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from salq import __version__
-from salq.cli import calibrate, catalogue, chat, compare, evaluate, explore, options, runs, sweep
+from salq.cli import bench, calibrate, catalogue, chat, compare, evaluate, experiment, explore, export, options, runs, sweep
 from salq.cli.report import emit, note
 from salq.core.errors import ConfigError, SalqError
 
 BAD_INPUT = 2
 STOPPED = 130
-COMMANDS = (catalogue, explore, calibrate, sweep, evaluate, compare, runs)
+COMMANDS = (catalogue, explore, calibrate, sweep, experiment, evaluate, compare, runs, export, bench)
 
 
 class Parser(argparse.ArgumentParser):

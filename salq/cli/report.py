@@ -90,6 +90,7 @@ def result_facts(metrics: Mapping[str, Any], phases: Mapping[str, float] | None 
         ("KL divergence", f"{number(metrics.get('kl'))} nats/token from the original   (same text and windows)"),
         ("bits per weight", f"{number(metrics.get('bits_per_weight'), 3)} quantized matrices, {whole}"),
         ("size", f"{number(metrics.get('size_mb'))} MB quantized matrices, whole model {number(metrics.get('model_size_mb'))} MB"),
+        ("executor", str(metrics.get("execution") or "-")),
         ("time", duration(metrics.get("seconds")) + _phases(phases or {})),
         ("peak memory", f"{number(metrics.get('peak_memory_gb'), 3)} GB"),
     ]

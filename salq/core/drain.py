@@ -1,16 +1,19 @@
 """Run a generator of events for its result alone."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TypeVar
 
 Result = TypeVar("Result")
 
 
-def drain(events: Generator[object, None, Result]) -> Result:
-    """The value that `events` returns; what it yields on the way is dropped."""
+Item = TypeVar("Item")
+
+
+def drain(events: Generator[Item, None, Result], watch: Callable[[Item], None] = lambda _: None) -> Result:
+    """The value that `events` returns; what it yields on the way goes to `watch`."""
     while True:
         try:
-            next(events)
+            watch(next(events))
         except StopIteration as done:
             result: Result = done.value
             return result

@@ -44,6 +44,14 @@ class StoreError(SalqError):
     """A run that cannot be written, read, resumed or deleted."""
 
 
+class FormatError(SalqError):
+    """A packed file that is cut short, altered, or not one at all; nothing of it runs."""
+
+
+class NewerFormatError(FormatError):
+    """A packed file of a newer salq: whole, but not to be read here, and not to be replaced."""
+
+
 class Diverged(SalqError):  # noqa: N818 - named after the event that it ends a run with
     """A loss that is no longer finite; finished blocks are kept."""
 

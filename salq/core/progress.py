@@ -33,6 +33,7 @@ class BlockCurve:
 
 
 MAX_POINTS = 200
+DISTILLATION = "distillation_kl"
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,8 @@ class Progress:
     details: dict[int, dict[str, float]] = field(default_factory=dict)
     """Losses and gradients of every block before its first step (`start_terms`); empty for a block that was loaded."""
     metrics: dict[str, Any] = field(default_factory=dict)
+    distillation: BlockCurve = field(default_factory=BlockCurve)
+    """KL from the original over the steps of the end-to-end pass, nats per token."""
     phase_seconds: dict[str, float] = field(default_factory=dict)
     plan: dict[str, float] = field(default_factory=dict)
     """Expected share of time per phase; a `MetricReported('plan', {...})` sets it, and phases outside it weigh their own `weight`."""
@@ -115,6 +118,7 @@ class Progress:
 
     def _on_RunStarted(self, event: ev.RunStarted) -> None:  # noqa: N802 - named after the event
         self.started_at, self.fraction, self.outcome, self.message = event.at, 0.0, "", ""
+        self.distillation = BlockCurve()
         self._finished_weight = self._phase_weight = 0.0
 
     def _on_PhaseStarted(self, event: ev.PhaseStarted) -> None:  # noqa: N802
@@ -147,6 +151,8 @@ class Progress:
     def _on_MetricReported(self, event: ev.MetricReported) -> None:  # noqa: N802
         if event.name == "plan":
             self.plan = dict(event.value)
+        elif event.name == DISTILLATION:
+            self.distillation.add(event.name, event.value["step"], {"kl": event.value["value"]})
         else:
             self.metrics[event.name] = event.value
 

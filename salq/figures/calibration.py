@@ -38,6 +38,25 @@ def loss_terms(curve: BlockCurve, block: int) -> go.Figure:
     return figure
 
 
+def distillation_curve(curve: BlockCurve) -> go.Figure:
+    """KL from the original over the steps of the end-to-end pass, each on that step's samples, on a log scale."""
+    values = [loss.get("kl") for loss in curve.losses]
+    figure = go.Figure(
+        go.Scatter(
+            x=list(curve.steps),
+            y=[value if value is not None and value > 0 else None for value in values],
+            name="kl",
+            mode="lines",
+            line={"color": OKABE_ITO[0], "width": 2},
+            hovertemplate="step %{x}: %{y:.4g} nats/token<extra></extra>",
+        )
+    )
+    _titled(figure, "End-to-end pass: KL from the original's predictions, on the samples of each step")
+    figure.update_xaxes(title_text="optimizer step", rangemode="tozero")
+    figure.update_yaxes(title_text="KL (nats per token)", type="log", dtick="D2", exponentformat="power")
+    return figure
+
+
 def continued_steps(curve: BlockCurve) -> tuple[list[int], list[tuple[int, str]]]:
     """Steps that go on counting over the stages of a block, and (first step, name) of every stage when there are several."""
     steps: list[int] = []

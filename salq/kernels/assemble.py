@@ -1,47 +1,112 @@
-"""A runnable quantized model: the original with the linears of finished blocks replaced by executors."""
+"""A runnable quantized model: the original with the linears of finished blocks replaced by executors, and what it runs on in words."""
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
-from salq.kernels.dual import DualLinear
-from salq.kernels.linear import QuantLinear
-from salq.models.llama import LINEARS, Llama
-from salq.quant.dual_binary import FrozenDual
+from salq.core.errors import ConfigError
+from salq.kernels.executors import AUTO, Built, Executors, choose
+from salq.kernels.groups import GROUPS, GroupedLinear, LinearGroup
+from salq.models.llama import LINEARS, Llama, read_config, read_weight
+from salq.models.shapes import linear_shapes
+from salq.models.skeleton import linear_weights, load_skeleton
+from salq.models.source import ModelSource, resolve
 from salq.quant.frozen import FrozenLinear, rtn
 from salq.quant.spec import QuantSpec, check_group_size
 
+HEAD_GROUPS = (64, 32, 16)
+"""Group sizes for the head: the first that divides its inputs."""
 
-def quantized_copy(model: Llama, frozen: Mapping[int, Mapping[str, FrozenLinear]]) -> Llama:
-    """`model` with the blocks in `frozen` running from codes; embeddings, norms, head and all other blocks are shared with the original."""
+Source = Callable[[], Mapping[str, FrozenLinear]]
+"""Yields the matrices of one block when it is called."""
+
+
+def quantized_copy(model: Llama, frozen: Mapping[int, Mapping[str, FrozenLinear]], executor: str = "reference") -> Llama:
+    """`model` with the blocks in `frozen` running from codes; embeddings, norms, head and all other blocks are shared with the original.
+
+    The reference unless another executor (or `auto`) is named: figures of quality are taken with the specification.
+    Raises UnknownNameError and ConfigError for an executor that does not exist or cannot run this model.
+    """
     memo: dict[int, object] = {id(tensor): tensor for tensor in [*model.model.parameters(), *model.model.buffers()]}
-    network = copy.deepcopy(model.model, memo)
-    for index, linears in frozen.items():
-        block = network.model.layers[index]
-        for name, linear in linears.items():
-            original = block.get_submodule(name)
-            assert isinstance(original, nn.Linear)
-            block.set_submodule(name, executor(linear.to(original.weight.device), original.bias))
-    return dataclasses.replace(model, model=network)
+    return _replace(dataclasses.replace(model, model=copy.deepcopy(model.model, memo)), frozen, executor)
 
 
-def quantize_in_place(model: Llama, frozen: Mapping[int, Mapping[str, FrozenLinear]]) -> Llama:
+def quantize_in_place(model: Llama, frozen: Mapping[int, Mapping[str, FrozenLinear]], executor: str = AUTO) -> Llama:
     """Like `quantized_copy`, but the original weights are given up: for a process that runs the quantized model alone."""
-    for index, linears in frozen.items():
-        block = model.blocks[index]
-        for name, linear in linears.items():
-            original = block.get_submodule(name)
-            assert isinstance(original, nn.Linear)
-            block.set_submodule(name, executor(linear.to(original.weight.device), original.bias))
+    return _replace(model, frozen, executor)
+
+
+def load_quantized(name: str, blocks: Mapping[int, Source], device: str = "auto", executor: str = AUTO) -> Llama:
+    """The model `name` with `blocks` running from codes; weights that the codes replace are never read.
+
+    blocks: what yields the matrices of a block, by index. One block at a time is in memory as codes, so the peak stays near the result.
+    Raises what `load_model`, the sources and the executors raise.
+    """
+    return fill(load_skeleton(name, linear_weights(blocks), device), blocks, executor)
+
+
+def fill(model: Llama, blocks: Mapping[int, Source], executor: str = AUTO) -> Llama:
+    """Put executors in the place of the linears of `blocks`, which may have no memory yet."""
+    executors = Executors(executor)
+    for index, source in blocks.items():
+        install(model.blocks[index], {name: linear.to(model.device) for name, linear in source().items()}, executors, model.dtype)
     return model
 
 
-def executor(frozen: FrozenLinear, bias: Tensor | None) -> nn.Module:
-    """The module that runs a finished matrix, by its grid."""
-    return DualLinear(frozen, bias) if isinstance(frozen, FrozenDual) else QuantLinear(frozen, bias)
+def install(block: nn.Module, frozen: Mapping[str, FrozenLinear], executors: Executors, dtype: torch.dtype) -> None:
+    """Put executors in the place of the linears of one block. Linears with the same grid and input run as one where the executor gains from it."""
+    for group in GROUPS:
+        names = [name for name in group if name in frozen]
+        for spec in dict.fromkeys(frozen[name].spec for name in names):
+            same = [name for name in names if frozen[name].spec == spec]
+            biases = [cast(Tensor | None, block.get_submodule(name).bias) for name in same]
+            _place(block, same, [frozen[name] for name in same], executors.build([frozen[name] for name in same], biases, dtype))
+
+
+def round_head(model: Llama) -> Llama:
+    """A copy of `model` whose head runs from 8-bit codes, rounded to nearest; the embeddings it may be tied to stay as they are.
+
+    In float32 the head of a small model is a third of what a token reads. Raises ConfigError where no executor but the reference runs it.
+    """
+    weight = cast(Tensor, model.model.lm_head.weight).detach()
+    group = next((size for size in HEAD_GROUPS if weight.shape[1] % size == 0), None)
+    frozen = rtn(weight, QuantSpec(bits=8, group_size=group))
+    if choose(frozen, model.device, model.dtype)[0].name == "reference":
+        raise ConfigError(f"No executor runs an 8-bit head on {model.device} here; keep the head as it is (--head float).")
+    memo: dict[int, object] = {id(tensor): tensor for tensor in [*model.model.parameters(), *model.model.buffers()]}
+    network = copy.deepcopy(model.model, memo)
+    network.lm_head = Executors().build([frozen], [None], model.dtype)[0].module
+    return dataclasses.replace(model, model=network)
+
+
+def execution(model: Llama) -> str:
+    """What runs the model's linears and why, for people: one sentence, and one more for every executor that runs fewer of them."""
+    reasons = Counter(
+        str(linear.executor_reason) if hasattr(linear, "executor_reason") else f"torch {str(model.dtype).removeprefix('torch.')}"
+        for index in range(model.n_blocks)
+        for linear in model.linears(index).values()
+    )
+    total = sum(reasons.values())
+    (first, _), *others = reasons.most_common()
+    head = [] if isinstance(model.model.lm_head, nn.Linear) else ["the head in 8 bits"]
+    return "; ".join([first, *(f"{count} of {total} matrices: {reason}" for reason, count in others), *head])
+
+
+def rtn_sources(model: str, spec: QuantSpec, n_blocks: int) -> dict[int, Source]:
+    """What rounds each block of the model `model` to nearest, reading one block's weights at a time."""
+    source = resolve(model)
+    check_group_size(spec, linear_shapes(read_config(source).to_dict()))
+    return {index: partial(_rounded, source, index, spec) for index in range(n_blocks)}
+
+
+def _rounded(source: ModelSource, index: int, spec: QuantSpec) -> dict[str, FrozenLinear]:
+    return {name: rtn(read_weight(source, index, name), spec) for name in LINEARS}
 
 
 def rtn_blocks(model: Llama, spec: QuantSpec) -> dict[int, dict[str, FrozenLinear]]:
@@ -53,3 +118,17 @@ def rtn_blocks(model: Llama, spec: QuantSpec) -> dict[int, dict[str, FrozenLinea
         spec, {f"{index}.{name}": (weight.shape[0], weight.shape[1]) for index, block in weights.items() for name, weight in block.items()}
     )
     return {index: {name: rtn(block[name], spec) for name in LINEARS} for index, block in weights.items()}
+
+
+def _replace(model: Llama, frozen: Mapping[int, Mapping[str, FrozenLinear]], executor: str) -> Llama:
+    return fill(model, {index: partial(dict, linears) for index, linears in frozen.items()}, executor)
+
+
+def _place(block: nn.Module, names: Sequence[str], linears: Sequence[FrozenLinear], built: Sequence[Built]) -> None:
+    modules: list[nn.Module] = [one.module for one in built]
+    if len(built) == 1 and len(names) > 1:
+        group = LinearGroup(built[0].module, tuple(len(linear.codes) for linear in linears))
+        modules = [GroupedLinear(group, index, linear.codes.shape[1], linear.spec) for index, linear in enumerate(linears)]
+    for at, (name, module) in enumerate(zip(names, modules, strict=True)):
+        module.executor_reason = built[min(at, len(built) - 1)].reason  # type: ignore[assignment]
+        block.set_submodule(name, module)

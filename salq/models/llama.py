@@ -67,7 +67,7 @@ class Llama:
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of activations."""
-        return self.model.model.embed_tokens.weight.dtype
+        return self.model.model.norm.weight.dtype
 
     @cached_property
     def parameters(self) -> int:

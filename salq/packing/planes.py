@@ -18,19 +18,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from salq.core.errors import ShapeError
-
-PLANES: dict[int, tuple[int, ...]] = {2: (2,), 3: (2, 1), 4: (4,), 8: (8,)}
-"""Widths of the planes of a code, low bits first."""
-
-
-def row_bytes(count: int, width: int) -> int:
-    """Bytes that `count` codes of `width` bits take, a part of a byte counted whole."""
-    return -(-count * width // 8)
-
-
-def packed_bytes(rows: int, count: int, bits: int) -> int:
-    """Bytes of `rows` rows of `count` codes in all planes."""
-    return rows * sum(row_bytes(count, width) for width in PLANES[bits])
+from salq.quant.size import PLANES, row_bytes
 
 
 def pack(codes: UInt8[Tensor, "rows count"], bits: int) -> tuple[UInt8[Tensor, "rows _"], ...]:

@@ -1,6 +1,6 @@
 """A finished quantized matrix: its codes, its grid and its adapter. What calibration yields and every executor runs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
@@ -53,7 +53,8 @@ class FrozenLinear:
 
     def to(self, device: torch.device) -> "FrozenLinear":
         """The same matrix on another device."""
-        return replace(self, **{name: tensor.to(device) for name, tensor in self._own_tensors().items()})
+        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self._own_tensors().items()}
+        return replace(self, **moved)
 
     def tensors(self) -> dict[str, Tensor]:
         """Named tensors for a safetensors file; `from_tensors` with the same spec and scaling is the inverse."""
@@ -80,3 +81,24 @@ def freeze(weight: Float[Tensor, "out in"], qparams: QParams, spec: QuantSpec) -
 def rtn(weight: Float[Tensor, "out in"], spec: QuantSpec) -> FrozenLinear:
     """Rounding to nearest on the full range of each group: the baseline that needs no data."""
     return freeze(weight, min_max_qparams(weight, spec), spec)
+
+
+def merged(linears: Sequence[FrozenLinear]) -> FrozenLinear:
+    """Linears of one grid and one input as a single one, their outputs side by side.
+
+    The adapters become lora_A of all ranks one below the other and a block-diagonal lora_B, in float16 with each `scaling` in it when they differ.
+    """
+    first = linears[0]
+    if len(linears) == 1:
+        return first
+    codes, scale, zero_point = (torch.cat([getattr(linear, name) for linear in linears]) for name in ("codes", "scale", "zero_point"))
+    adapters = [linear for linear in linears if linear.rank]
+    if not adapters:
+        return FrozenLinear(first.spec, codes, scale, zero_point)
+    scaling = adapters[0].scaling
+    downs, ups = [], []
+    for linear in linears:
+        lora_A, lora_B = linear.lora_A, linear.lora_B
+        downs.append(codes.new_zeros(0, codes.shape[1], dtype=torch.float16) if lora_A is None else lora_A)
+        ups.append(codes.new_zeros(len(linear.codes), 0, dtype=torch.float16) if lora_B is None else lora_B * (linear.scaling / scaling))
+    return FrozenLinear(first.spec, codes, scale, zero_point, torch.cat(downs), torch.block_diag(*ups).to(torch.float16), scaling)

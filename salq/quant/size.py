@@ -14,6 +14,9 @@ REST_BITS = 16
 """Width at which everything that is not quantized (embeddings, norms, head) is counted, as checkpoints store it."""
 MB = 1e6
 
+PLANES: dict[int, tuple[int, ...]] = {2: (2,), 3: (2, 1), 4: (4,), 8: (8,)}
+"""Widths in bits of the planes that codes are stored in, low bits first: each divides a byte, so no code straddles two."""
+
 
 @dataclass(frozen=True)
 class SizeReport:
@@ -33,17 +36,28 @@ class SizeReport:
     adapters_mb: float
 
 
+def row_bytes(count: int, width: int) -> int:
+    """Bytes that `count` fields of `width` bits take, a part of a byte counted whole."""
+    return -(-count * width // 8)
+
+
+def packed_bytes(rows: int, count: int, bits: int) -> int:
+    """Bytes of `rows` rows of `count` codes in all planes; every row starts at a byte."""
+    return rows * sum(row_bytes(count, width) for width in PLANES[bits])
+
+
 def matrix_bits(spec: QuantSpec, out_features: int, in_features: int, rank: int = 0, grid: Grid = "uniform") -> dict[str, int]:
     """Stored bits of one matrix by part: codes, scales, zero_points (packed in `bits` bits; none when symmetric), adapters.
 
-    grid: "dual_binary" has two scales per group and no zero point.
+    grid: "dual_binary" has two scales per group and no zero point. These are the sizes of the tensors in a file, to the byte
+    (salq/packing/FORMAT.md).
     """
     groups = out_features * spec.groups(in_features)
     is_dual = grid == "dual_binary"
     return {
-        "codes": spec.bits * out_features * in_features,
+        "codes": 8 * packed_bytes(out_features, in_features, spec.bits),
         "scales": SCALE_BITS * groups * (2 if is_dual else 1),
-        "zero_points": 0 if spec.symmetric or is_dual else spec.bits * groups,
+        "zero_points": 0 if spec.symmetric or is_dual else 8 * packed_bytes(1, groups, spec.bits),
         "adapters": ADAPTER_BITS * rank * (out_features + in_features),
     }
 

@@ -1,9 +1,10 @@
 """Calibration from Python, without a run store: a model, a recipe, and the calibrated model back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cached_property
 
+from salq.calibration.distillation import distill
 from salq.calibration.engine import calibrate as calibration_events
 from salq.calibration.engine import matrix_shapes
 from salq.calibration.recipe import Recipe
@@ -65,8 +66,8 @@ def calibrate(
     Raises ShapeError, TextError, ConfigError and ResourceError before any work, Diverged for a loss that is not finite.
     """
     tokens = None
-    if recipe.data is not None:
-        words = load_text(text, "calibration", model)
+    words = load_text(text, "calibration", model) if recipe.reads_text else None
+    if recipe.data is not None and words is not None:
         tokens = sample_windows(words, model.tokenizer, recipe.data.n_samples, recipe.data.seq_len, seed)
         if recipe.needs_saliency and saliency is None and recipe.saliency is not None:
             saliency = drain(compute_saliency(model, words, recipe.saliency.n_samples, recipe.saliency.seq_len, seed))
@@ -75,9 +76,19 @@ def calibrate(
     store = blocks or MemoryBlocks()
     progress = Progress()
     source = saliency if recipe.needs_saliency else None
-    for event in calibration_events(model, tokens, recipe, store, source, n_blocks=n_blocks, seed=seed):
+    total = model.n_blocks if n_blocks is None else min(n_blocks, model.n_blocks)
+
+    def work() -> Generator[Event, None, dict[int, Block]]:
+        yield from calibration_events(model, tokens, recipe, store, source, n_blocks=n_blocks, seed=seed)
+        finished = {index: store.load(index) for index in range(total)}
+        if recipe.distillation is None or words is None:
+            return finished
+        samples = sample_windows(words, model.tokenizer, recipe.distillation.n_samples, recipe.distillation.seq_len, seed)
+        return (yield from distill(model, finished, samples, recipe.distillation, seed=seed))
+
+    def watch(event: Event) -> None:
         progress.add(event)
         if on_event is not None:
             on_event(event)
-    total = model.n_blocks if n_blocks is None else min(n_blocks, model.n_blocks)
-    return Calibrated(model, recipe, {index: store.load(index) for index in range(total)}, progress)
+
+    return Calibrated(model, recipe, drain(work(), watch), progress)

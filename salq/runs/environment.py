@@ -11,7 +11,7 @@ import torch
 import salq
 from salq.core.device import GB, DeviceChoice, thread_count
 
-PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "numpy")
+PACKAGES = ("torch", "transformers", "onnxruntime", "triton", "safetensors", "tokenizers", "numpy")
 
 
 def environment(choice: DeviceChoice) -> dict[str, Any]:

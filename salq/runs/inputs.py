@@ -29,7 +29,7 @@ def gather(store: RunStore, run_id: str, request: CalibrateRequest, model: Llama
     """Load the texts of a run. Raises TextError, and StoreError when blocks were finished with another text or model."""
     known = _known(store, run_id)
     evaluation = _load(request.evaluation.text, "evaluation", model, known)
-    calibration = None if request.recipe.data is None else _load(request.text, "calibration", model, known)
+    calibration = _load(request.text, "calibration", model, known) if request.recipe.reads_text else None
     used = {"model": model.source.fingerprint, "evaluation": evaluation.sha256, "calibration": None if calibration is None else calibration.sha256}
     for name, digest in used.items():
         # The evaluation text does not decide the codes: it may change between starts.

@@ -28,6 +28,7 @@ class Limits:
     max_tokens: int = 4_194_304
     """Tokens of all calibration or saliency samples together."""
     max_epochs: int = 1000
+    max_steps: int = 1_000_000
     max_rank: int = 1024
     max_projections: int = 16_384
     """Directions of a sliced Wasserstein term: a step holds that many numbers per token."""
@@ -87,11 +88,11 @@ class Limits:
         self._check_count("evaluation tokens (windows x window)", windows * window, self.max_evaluation_tokens)
 
     def _check_recipe(self, recipe: Mapping[str, Any]) -> None:
-        for part in ("data", "saliency"):
+        for part in ("data", "saliency", "distillation"):
             values = recipe.get(part)
             if isinstance(values, Mapping):
                 self._check_samples(f"{part}.", values)
-        bounds = {"epochs": self.max_epochs, "rank": self.max_rank, "projections": self.max_projections}
+        bounds = {"epochs": self.max_epochs, "rank": self.max_rank, "steps": self.max_steps, "projections": self.max_projections}
         for path, value in _numbers(recipe, ""):
             bound = bounds.get(path.rsplit(".", 1)[-1])
             if bound is not None:
@@ -115,6 +116,7 @@ PUBLIC = Limits(
     max_seq_len=512,
     max_tokens=32_768,
     max_epochs=20,
+    max_steps=200,
     max_rank=64,
     max_projections=1024,
     max_windows=32,

@@ -16,7 +16,7 @@ def run_participant(store: RunStore, run_id: str) -> Participant:
         raise ConfigError(f"Run {run_id} explored a model and made no quantized one; choose a run of calibrate.")
     if not store.finished_blocks(run_id):
         raise ConfigError(f"Run {run_id} has no finished block yet; wait for it, or resume it in the Calibrate tab.")
-    return Participant.run(run_id, request.model, store.folder(run_id) / "blocks", request.shown_title)
+    return Participant.run(run_id, request.model, store.result_folder(run_id), request.shown_title)
 
 
 def talking_runs(store: RunStore) -> list[RunInfo]:

@@ -5,6 +5,7 @@ runs/<id>/request.json      what was asked for; immutable
           inputs.json       hashes of the model and the texts: a resumed run goes on with the same ones
           events.jsonl      append-only (`log`)
           blocks/           finished blocks: the resume point
+          distilled/        all blocks after the end-to-end pass, when the recipe has one; there once it is complete
           metrics.json      results
           worker.log        what the worker process printed
           alive.lock        held while a process works on the run (`alive`); holder.json says which
@@ -34,12 +35,14 @@ from salq.runs.requests import CalibrateRequest, ExploreRequest, parse
 
 if TYPE_CHECKING:
     from salq.calibration.store import DirectoryBlocks
+    from salq.packing.files import Origin
 
 Status = Literal["created", "queued", "running", "done", "failed", "cancelled", "interrupted", "unreadable"]
 AnyRequest = CalibrateRequest | ExploreRequest
 ACTIVE: tuple[Status, ...] = ("queued", "running")
 _ID = re.compile(r"^[0-9]{8}-[0-9]{6}-[0-9a-f]{4}$")
 _EVENTS, _REQUEST, _METRICS, _CANCEL = "events.jsonl", "request.json", "metrics.json", "cancel"
+DISTILLED = "distilled"
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,18 @@ class RunStore:
         """The run's finished blocks."""
         from salq.calibration.store import DirectoryBlocks  # torch comes with it
 
-        return DirectoryBlocks(self.folder(run_id) / "blocks")
+        return DirectoryBlocks(self.folder(run_id) / "blocks", self._origin(run_id))
+
+    def result_folder(self, run_id: str) -> Path:
+        """Where the blocks lie that the run is about: those of the end-to-end pass once it is over, else the finished blocks."""
+        distilled = self.folder(run_id) / DISTILLED
+        return distilled if distilled.is_dir() else self.folder(run_id) / "blocks"
+
+    def result(self, run_id: str) -> "DirectoryBlocks":
+        """The blocks in `result_folder`."""
+        from salq.calibration.store import DirectoryBlocks  # torch comes with it
+
+        return DirectoryBlocks(self.result_folder(run_id), self._origin(run_id))
 
     def finished_blocks(self, run_id: str) -> int:
         """Number of blocks on disk."""
@@ -224,6 +238,21 @@ class RunStore:
             raise StoreError(f"Run {run_id} cannot be deleted ({error.strerror or error}).") from error
         self.queue.leave(run_id)
         self._light.pop(run_id, None)
+
+    def _origin(self, run_id: str) -> "Origin | None":
+        """What the run's blocks come from, for their manifests; None when the request cannot be read."""
+        from salq.packing.files import Origin
+
+        try:
+            request = self.request(run_id)
+            inputs = read_json(self.folder(run_id) / "inputs.json")
+        except FileNotFoundError:
+            inputs = {}
+        except (StoreError, OSError, ValueError):
+            return None
+        if not isinstance(request, CalibrateRequest):
+            return None
+        return Origin(model=request.short_model, fingerprint=inputs.get("model"), recipe=request.recipe.model_dump(mode="json", exclude_none=True))
 
     def _status(self, run_id: str, progress: Progress, ahead: "list[str] | None") -> Status:
         if ahead is not None:

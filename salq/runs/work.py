@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from salq.calibration.distillation import PHASE as DISTILLATION
+from salq.calibration.distillation import distill
 from salq.calibration.engine import calibrate
-from salq.calibration.store import DirectoryBlocks
+from salq.calibration.store import DirectoryBlocks, FileCheckpoint
 from salq.core import events as ev
 from salq.core.device import DeviceChoice, PeakMemory, choose_device, out_of_memory_as_error
 from salq.core.errors import StoreError
@@ -28,7 +30,7 @@ from salq.runs.inputs import Inputs, gather
 from salq.runs.limits import Limits
 from salq.runs.plan import Plan, check_room, plan
 from salq.runs.requests import CalibrateRequest, ExploreRequest
-from salq.runs.store import RunStore
+from salq.runs.store import DISTILLED, RunStore
 from salq.saliency.maps import SaliencyMap, compute_saliency
 
 Result = TypeVar("Result")
@@ -63,6 +65,8 @@ def _calibrate(store: RunStore, run_id: str, request: CalibrateRequest) -> Steps
     yield from _guarded(
         calibrate(loaded.model, loaded.tokens, request.recipe, blocks, saliency, n_blocks=request.n_blocks, seed=request.seed), "Calibration"
     )
+    yield from _guarded(_distill(store, run_id, request, loaded), "The end-to-end pass")
+    blocks = store.result(run_id)
     quantized = quantized_copy(loaded.model, {index: blocks.load(index) for index in range(planned.n_blocks)})
     scores = yield from _guarded(score(loaded.model, quantized, loaded.windows, text=loaded.inputs.evaluation.name), "Evaluation")
     yield from _results(store, run_id, _metrics(store, run_id, request, planned, loaded.model, scores) | {"peak_memory_gb": peak.gb()})
@@ -91,6 +95,24 @@ def _saliency(loaded: _Loaded, request: CalibrateRequest) -> Steps[SaliencyMap]:
     assert sampling is not None  # the recipe was validated: it needs saliency, so it says how much
     assert text is not None
     return compute_saliency(loaded.model, text, sampling.n_samples, sampling.seq_len, request.seed)
+
+
+def _distill(store: RunStore, run_id: str, request: CalibrateRequest, loaded: _Loaded) -> Iterator[ev.Event]:
+    """The end-to-end pass, when the recipe has one and it is not over: its blocks appear all at once, under another name than the finished ones."""
+    config, text, blocks = request.recipe.distillation, loaded.inputs.calibration, store.blocks(run_id)
+    folder = store.folder(run_id)
+    if config is None or (folder / DISTILLED).is_dir():
+        return
+    assert text is not None  # the recipe reads text
+    tokens = sample_windows(text, loaded.model.tokenizer, config.n_samples, config.seq_len, request.seed)
+    finished = {index: blocks.load(index) for index in blocks.indices()}
+    checkpoint = FileCheckpoint(folder / "distillation.safetensors")
+    result = yield from distill(loaded.model, finished, tokens, config, seed=request.seed, checkpoints=checkpoint)
+    partial = DirectoryBlocks(folder / f"{DISTILLED}.partial", blocks.origin)
+    for index, block in result.items():
+        partial.save(index, block)
+    partial.folder.rename(folder / DISTILLED)
+    checkpoint.path.unlink(missing_ok=True)
 
 
 def _metrics(store: RunStore, run_id: str, request: CalibrateRequest, planned: Plan, model: Llama, scores: Scores) -> dict[str, Any]:
@@ -179,19 +201,27 @@ def drop_damaged(blocks: DirectoryBlocks) -> list[int]:
 def calibration_seconds(events: list[ev.Event]) -> float:
     """Seconds that calibration took over all starts: of each block its first time, when it was computed and not loaded."""
     first: dict[int, float] = {}
-    phase = 0.0
+    phase = distillation = 0.0
     for event in events:
         if isinstance(event, ev.BlockDone):
             first.setdefault(event.block, event.seconds)
         elif isinstance(event, ev.PhaseDone) and event.phase == "calibration":
             phase = event.seconds
-    return max(phase, sum(first.values()))
+        elif isinstance(event, ev.PhaseDone) and event.phase == DISTILLATION:
+            distillation = event.seconds
+    return max(phase, sum(first.values())) + distillation
 
 
 def _shares(planned: Plan) -> dict[str, float]:
     """Expected seconds per phase."""
     expected = planned.estimate
-    shares = {"load": LOAD_SECONDS, "saliency": expected.saliency_seconds, "calibration": expected.seconds, "evaluation": expected.evaluation_seconds}
+    shares = {
+        "load": LOAD_SECONDS,
+        "saliency": expected.saliency_seconds,
+        "calibration": expected.seconds,
+        DISTILLATION: expected.distillation_seconds,
+        "evaluation": expected.evaluation_seconds,
+    }
     return {phase: seconds for phase, seconds in shares.items() if seconds > 0}
 
 

@@ -128,10 +128,11 @@ def side_words(side: Side) -> str:
 
 
 def side_remarks(side: Side) -> str:
-    """What a reader must know about this answer: how it ended, what was cut, that it is a base model, what the original is made of."""
+    """What a reader must know about this answer: how it ended, what was cut, that it is a base model, what the original is made of, what ran it."""
     reference = "" if side.reference in {"", "full precision"} else f"This is a {side.reference}."
     message = "" if side.state == "failed" else side.message
-    return " ".join(part for part in (message, *side.notes, reference) if part)
+    execution = f"Runs on {side.execution}." if side.execution else ""
+    return " ".join(part for part in (message, *side.notes, reference, execution) if part)
 
 
 @dataclass(frozen=True)

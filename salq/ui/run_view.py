@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from salq.core import events as ev
 from salq.core.errors import SalqError
-from salq.core.progress import Progress, start_terms
+from salq.core.progress import BlockCurve, Progress, start_terms
 from salq.figures import payload
-from salq.figures.calibration import depth_errors, loss_terms
+from salq.figures.calibration import depth_errors, distillation_curve, loss_terms
 from salq.runs.kept import kept_runs
 from salq.runs.requests import CalibrateRequest
 from salq.runs.store import RunInfo, RunStore
@@ -55,6 +55,8 @@ class RunView:
 
     def loss_stamp(self, block: int | None) -> list[Any]:
         """Changes when the loss figure of `block` (None: the latest) does."""
+        if block is None and self.progress.distillation.steps:
+            return [self.info.id, "distillation", len(self.progress.distillation.steps), self.progress.last_at]
         blocks = self.blocks
         chosen = block if block in blocks else (blocks[-1] if blocks else None)
         return [self.info.id, chosen, 0 if chosen is None else len(self.progress.curves[chosen].steps), self.progress.last_at]
@@ -110,6 +112,7 @@ class Watcher:
             progress = _snapshot(follower.progress)
             curve = progress.curves.get(progress.block) if progress.block is not None else None
             points = len(curve.steps) if curve else 0
+            points += len(progress.distillation.steps)
             stamp = (
                 f"{run_id} {info.status} {info.position} {progress.last_at} {progress.blocks_done} {progress.block} {points} {progress.fraction:.4f}"
             )
@@ -127,13 +130,14 @@ class Watcher:
 
 def _snapshot(progress: Progress) -> Progress:
     """A copy that the next update does not change; the points themselves never change."""
-    curves = {
-        block: replace(curve, stages=list(curve.stages), steps=list(curve.steps), losses=list(curve.losses))
-        for block, curve in progress.curves.items()
-    }
+
+    def copied(curve: BlockCurve) -> BlockCurve:
+        return replace(curve, stages=list(curve.stages), steps=list(curve.steps), losses=list(curve.losses))
+
     return replace(
         progress,
-        curves=curves,
+        curves={block: copied(curve) for block, curve in progress.curves.items()},
+        distillation=copied(progress.distillation),
         output_errors=dict(progress.output_errors),
         weight_errors=dict(progress.weight_errors),
         details=dict(progress.details),
@@ -167,7 +171,9 @@ def _words(event: ev.Event) -> str:
 
 
 def loss_figure(view: RunView, block: int | None) -> str | None:
-    """Loss curves of `block`, or of the latest one; None when no optimizer step was taken yet."""
+    """Loss curves of `block`, or of what came last (a block, or the end-to-end pass); None when no optimizer step was taken yet."""
+    if block is None and view.progress.distillation.steps:
+        return payload(distillation_curve(view.progress.distillation), "salq-distillation")
     blocks = view.blocks
     if not blocks:
         return None

@@ -12,7 +12,7 @@ from salq.ui.html import lede, note, reading, section
 from salq.ui.links import COPY_RUN_LINK
 from salq.ui.runs_actions import HEADER, QUALITY, RunsView, runs_view, start_sweep, sweep_requests
 
-RECIPES = ("rtn", "apiq", "sapr")
+RECIPES = ("rtn", "apiq", "sapr", "salq", "salq-full")
 WIDTHS = ["220px", "110px", "130px", "105px", "130px", "110px", "100px", "75px", "150px"]
 PRESETS = ("quick", "base", "published")
 

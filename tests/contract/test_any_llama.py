@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
+from salq.kernels.engine import DecodeEngine
 from salq.models.capture import capture_block_inputs, run_block
 from salq.models.catalogue import CATALOGUE, parameters_of
 from salq.models.llama import LINEARS, Llama, load_model, read_config, read_weight
@@ -66,3 +67,12 @@ def test_every_linear_is_found_and_read_alone(any_llama: Llama) -> None:
         assert tuple(linears) == LINEARS
         for name, linear in linears.items():
             assert_close(name, read_weight(any_llama.source, index, name), linear.weight, rtol=0, atol=0)
+
+
+def test_the_decode_engine_gives_the_same_logits(any_llama: Llama) -> None:
+    ids = random_tokens(any_llama.config.vocab_size, n_samples=1, seq_len=20)[0].tolist()
+    engine = DecodeEngine(any_llama)
+    got = [engine.advance(ids[:12]), *(engine.advance([token]) for token in ids[12:])]
+    with torch.no_grad():
+        want = any_llama.model(torch.tensor([ids])).logits[0, 11:]
+    assert_close("logits", torch.stack(got), want, rtol=1e-4, atol=1e-4)

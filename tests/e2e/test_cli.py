@@ -136,6 +136,27 @@ def test_evaluate(salq: Salq, calibrated: dict[str, Any], tiny_folder: Path, tex
     rtn = report(salq("evaluate", "--model", str(tiny_folder), "--recipe", "rtn", "--bits", "2", "--group-size", "row", *where))
     assert set(STABLE) <= set(rtn)
     assert 2 < rtn["bits_per_weight"] < 2.2
+    assert of_run["execution"].startswith("torch reference")
+    fast = report(salq("evaluate", "--run", "mine", "--executor", "onnxruntime", *where))
+    assert fast["execution"].startswith("onnxruntime MatMulNBits")
+    assert fast["perplexity"] == pytest.approx(of_run["perplexity"], rel=0.02)  # activations in 8 bits
+
+
+def test_export(salq: Salq, calibrated: dict[str, Any], tmp_path: Path) -> None:
+    written = report(salq("export", "mine", str(tmp_path / "packed"), "--json"))
+    assert written["run"] == calibrated["run"]
+    assert {"manifest.json", "model.safetensors", "config.json", "tokenizer.json"} <= {path.name for path in (tmp_path / "packed").iterdir()}
+    assert_one_sentence(salq("export", "mine", str(tmp_path / "packed"), "--json"), "is not empty")
+    assert "salq.load_packed" in salq("export", "mine", str(tmp_path / "again")).stdout
+
+
+def test_bench(salq: Salq, tiny_folder: Path, tmp_path: Path) -> None:
+    found = report(salq(*"bench kernels --shape 32x64 --bits 4 --calls 3 --device cpu --json --out".split(), str(tmp_path / "k.json")))
+    assert found["timings"][0]["speedup"] == 1
+    assert json.loads((tmp_path / "k.json").read_text()) == found
+    model = ["--model", str(tiny_folder), "--bits", "2", "--tokens", "3", "--rounds", "1", "--device", "cpu"]
+    assert len(report(salq("bench", "decode", *model, "--rank", "2", "--json"))["timings"]) == 4
+    assert "engine, w2g64" in salq("bench", "prefill", *model).stdout
 
 
 def test_sweep_skips_what_is_finished_and_survives_what_fails(salq: Salq, tiny_folder: Path, text: str) -> None:
@@ -149,6 +170,32 @@ def test_sweep_skips_what_is_finished_and_survives_what_fails(salq: Salq, tiny_f
     assert "not a multiple of group size 100" in runs[1]["error"]
     again = salq(*words, *texts(text), "--device", "cpu", "--json")
     assert [run["reused"] for run in json.loads(again.stdout.splitlines()[-1])["runs"]] == [True, False, True, False]
+
+
+def test_experiment(salq: Salq, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_folder: Path, text: str) -> None:
+    """Sides one by one, then the table; a finished side is found again by a home that never ran it."""
+    words = ["experiment", "sapr-vs-apiq", "--model", str(tiny_folder), "--bits", "2", "--group-size", "32", "--seeds", "1", "--device", "cpu"]
+    words += ["--text", text, "--eval-text", text, "--windows", "3", "--window", "48", "--out", str(tmp_path / "out")]
+    for side in ("rtn,2,0", "apiq,2,0", "sapr,2,0"):
+        found = report(salq(*words, "--only", side, "--json"))
+    rows = {row["recipe"]: row for row in found["rows"]}
+    assert set(rows) == {"rtn", "apiq", "sapr"}
+    low, high = rows["sapr"]["interval"]
+    assert low <= rows["sapr"]["degradation_removed"] <= high
+    assert rows["sapr"]["blocks"] == 2
+    assert rows["apiq"]["kl"] < rows["rtn"]["kl"]
+    assert rows["sapr"]["bits_per_weight"] == rows["apiq"]["bits_per_weight"]
+    kept = (tmp_path / "out" / "sapr-vs-apiq" / "apiq-w2g32-seed0.json").read_text()
+    assert str(tmp_path) not in kept
+    assert str(tiny_folder.parent) not in kept
+    monkeypatch.setenv("SALQ_HOME", str(tmp_path / "elsewhere"))
+    again = main([*words, "--report"])
+    assert again == 0
+    assert "degradation removed" in (tmp_path / "out" / "sapr-vs-apiq.md").read_text()
+    assert main([*words, "--only", "apiq,2,0"]) == 0
+    assert RunStore(settings.runs_dir()).ids() == []
+    assert main([*words, "--only", "nobody,2,0"]) == 2
+    assert main(["experiment", "nothing"]) == 2
 
 
 def test_saliency_and_errors(salq: Salq, tiny_folder: Path, text: str) -> None:
@@ -167,8 +214,13 @@ def test_errors_of_a_run(salq: Salq, calibrated: dict[str, Any], text: str) -> N
 
 
 def test_chat(salq: Salq, calibrated: dict[str, Any]) -> None:
-    answered = report(salq("chat", "--run", calibrated["run"], "--prompt", "Hello", "--max-new-tokens", "3", "--device", "cpu", "--json"))
+    answered = report(
+        salq("chat", "--run", calibrated["run"], "--prompt", "Hello", "--max-new-tokens", "3", "--head", "8bit", "--device", "cpu", "--json")
+    )
     assert [side["kind"] for side in answered["sides"]] == ["original", "run"]
+    assert answered["sides"][0]["execution"] == "torch float32"
+    assert answered["sides"][1]["execution"].startswith("onnxruntime MatMulNBits")
+    assert answered["sides"][1]["execution"].endswith("; the head in 8 bits")
 
 
 def test_estimate(salq: Salq) -> None:
@@ -182,15 +234,8 @@ def test_models_and_recipes(salq: Salq) -> None:
     models = report(salq("models", "--json"))
     assert models["default"] in [model["key"] for model in models["models"]]
     assert "smollm2-135m" in salq("models").stdout
-    assert [recipe["name"] for recipe in report(salq("recipes", "--json"))["recipes"]] == [
-        "rtn",
-        "apiq",
-        "sapr",
-        "apiq-lw",
-        "sapr-staged",
-        "sapr-sw",
-        "db-llm",
-    ]
+    named = [recipe["name"] for recipe in report(salq("recipes", "--json"))["recipes"]]
+    assert named == ["rtn", "apiq", "sapr", "salq", "salq-full", "apiq-lw", "sapr-staged", "sapr-sw", "db-llm"]
     one = report(salq("recipes", "sapr", "--preset", "published", "--json"))
     assert one["recipe"]["data"] == {"n_samples": 128, "seq_len": 2048}
     assert any(field["path"].endswith("strength") for field in one["fields"])
@@ -290,6 +335,12 @@ BAD: list[tuple[str, str]] = [
     ("calibrate --model llama-2-13b --recipe sapr --preset published --device cpu", "GB"),
     ("calibrate --windows 99999999", "windows"),
     ("recipes magic", "Recipe 'magic'"),
+    ("evaluate --model smollm2-135m --recipe rtn --executor fastest", "invalid choice"),
+    ("export nothing packed", "not known"),
+    ("bench kernels --shape 4096", "is not a shape"),
+    ("bench kernels --shape 64x64 --calls 0", "--calls 0"),
+    ("bench kernels --shape 64x100", "not a multiple of group size 64"),
+    ("bench decode --tokens 0", "--tokens 0"),
 ]
 
 

@@ -6,8 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from salq.core.errors import ShapeError
-from salq.packing.planes import PLANES, pack, packed_bytes, unpack
-from salq.quant.spec import BITS
+from salq.packing.matrix import pack_matrix, unpack_matrix
+from salq.packing.planes import pack, unpack
+from salq.quant.frozen import FrozenLinear, rtn
+from salq.quant.size import PLANES, matrix_bits, packed_bytes
+from salq.quant.spec import BITS, QuantSpec
 
 
 @given(st.sampled_from(BITS), st.integers(1, 7), st.integers(1, 130), st.integers(0, 2**20))
@@ -37,3 +40,19 @@ def test_what_does_not_fit_is_refused() -> None:
         pack(torch.tensor([[4]], dtype=torch.uint8), 2)
     with pytest.raises(ShapeError, match="have planes of"):
         unpack((torch.zeros(2, 3, dtype=torch.uint8),), 2, 100)
+
+
+@given(st.sampled_from(BITS), st.integers(1, 7), st.integers(1, 5), st.integers(2, 40), st.booleans(), st.integers(0, 3), st.integers(0, 2**20))
+def test_a_matrix_survives_packing(bits: int, rows: int, groups: int, size: int, symmetric: bool, rank: int, seed: int) -> None:
+    """Every bit-width, group size and ragged shape, symmetric or not, with an adapter or without: bit for bit, in the announced bytes."""
+    generator = torch.Generator().manual_seed(seed)
+    spec = QuantSpec(bits=bits, group_size=size, symmetric=symmetric)
+    frozen = rtn(torch.randn(rows, groups * size, generator=generator), spec)
+    adapter = [torch.randn(*shape, generator=generator).half() for shape in ((rank, groups * size), (rows, rank))] if rank else [None, None]
+    frozen = FrozenLinear(spec, frozen.codes, frozen.scale, frozen.zero_point, *adapter, 0.5)
+    tensors = pack_matrix(frozen)
+    again = unpack_matrix(spec, (rows, groups * size), 0.5, tensors)
+    assert all(torch.equal(getattr(again, name), tensor) for name, tensor in frozen.tensors().items())
+    assert 8 * sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) == sum(
+        matrix_bits(spec, rows, groups * size, rank).values()
+    )

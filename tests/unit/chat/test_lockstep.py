@@ -45,7 +45,7 @@ def test_a_folder_is_named_absolutely(tmp_path: Path, monkeypatch: pytest.Monkey
 def events() -> list[dict]:
     return [
         {"event": "status", "text": "Loading"},
-        {"event": "ready", "reference": "full precision", "device": "cpu", "memory_gb": 0.5},
+        {"event": "ready", "reference": "full precision", "device": "cpu", "execution": "torch float32", "memory_gb": 0.5},
         {"event": "start", "style": "chat", "notes": ["cut"], "prompt_tokens": 4},
         {"event": "token", "text": "a\x1b", "count": 1, "seconds": 0.5, "first_token_seconds": 0.5, "tokens_per_second": None},
         {

@@ -53,7 +53,7 @@ def test_embeddings_and_norms_are_shared_not_copied(tiny: Llama) -> None:
 def test_in_place_gives_the_same_model_without_the_original_weights(tiny: Llama, tiny_folder: object) -> None:
     frozen = rtn_blocks(tiny, QuantSpec(bits=4, group_size=32))
     want = quantized_copy(tiny, frozen)
-    got = quantize_in_place(load_model(str(tiny_folder), device="cpu"), frozen)
+    got = quantize_in_place(load_model(str(tiny_folder), device="cpu"), frozen, "reference")
     tokens = random_tokens(tiny.config.vocab_size)
     assert torch.equal(got.model(tokens).logits, want.model(tokens).logits)
     assert not any(isinstance(module, nn.Linear) for block in got.blocks for module in block.modules())

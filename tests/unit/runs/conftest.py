@@ -48,6 +48,8 @@ def make_request(tiny_folder: Path, text_file: Path) -> MakeRequest:
         if recipe == "sapr":
             settings = {"saliency.n_samples": 2, "saliency.seq_len": 24, **settings}
             settings["data.n_samples"] = settings.pop("data.n_samples")
+        if recipe.startswith("salq"):
+            settings = {**settings, "distillation.steps": 4, "distillation.n_samples": 4, "distillation.seq_len": 24}
         values = {"model": str(tiny_folder), "text": str(text_file), "device": "cpu", **fields}
         evaluation = {"text": str(text_file), "windows": 2, "window": 32}
         return CalibrateRequest(recipe=recipes.get(recipe, bits=2, group_size=32, overrides=settings), evaluation=evaluation, **values)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from salq.core import events as ev
 from salq.core.progress import fold
@@ -23,7 +24,7 @@ METRICS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("recipe", ["rtn", "apiq", "sapr"])
+@pytest.mark.parametrize("recipe", ["rtn", "apiq", "sapr", "salq"])
 def test_a_whole_run(store: RunStore, make_request: MakeRequest, recipe: str) -> None:
     run_id = store.create(make_request(recipe))
     events = list(execute(store, run_id))
@@ -37,6 +38,31 @@ def test_a_whole_run(store: RunStore, make_request: MakeRequest, recipe: str) ->
     assert set(fold(events).metrics) >= {"perplexity", "kl", "bits_per_weight", "size_mb", "seconds", "peak_memory_gb"}
     assert (store.folder(run_id) / "environment.json").is_file()
     assert not store.is_alive(run_id)
+
+
+@pytest.mark.parametrize("recipe", ["salq", "salq-full"])
+def test_the_end_to_end_pass_is_resumed_and_its_blocks_appear_at_once(store: RunStore, make_request: MakeRequest, recipe: str) -> None:
+    """A run that is stopped within the pass keeps its finished blocks, shows no half of the result, and ends like one that was not stopped."""
+    whole, cut = store.create(make_request(recipe)), store.create(make_request(recipe))
+    list(execute(store, whole))
+    stream = execute(store, cut)
+    for event in stream:
+        if isinstance(event, ev.PhaseStep) and (event.phase, event.done) == ("distillation", 2):
+            break
+    stream.close()
+    assert store.get(cut).status == "cancelled"
+    assert store.result_folder(cut).name == "blocks"
+    events = list(execute(store, cut))
+    assert not [event for event in events if isinstance(event, ev.BlockStarted) and not event.stored]
+    assert store.result_folder(cut).name == "distilled"
+    assert sorted(path.name for path in store.folder(cut).glob("distill*")) == ["distilled"]
+    for index in store.blocks(whole).indices():
+        one, two, before = store.result(whole).load(index), store.result(cut).load(index), store.blocks(cut).load(index)
+        for name, frozen in one.items():
+            for part, tensor in frozen.tensors().items():
+                assert torch.equal(tensor, two[name].tensors()[part])
+        assert any(not torch.equal(one[name].scale, frozen.scale) for name, frozen in before.items())
+    assert store.get(cut).metrics["kl"] == store.get(whole).metrics["kl"]
 
 
 def in_loading(event: ev.Event) -> bool:
@@ -137,7 +163,7 @@ def test_a_group_size_that_does_not_divide_is_refused_before_any_work(store: Run
 def test_a_full_disk_fails_the_run_and_keeps_finished_blocks(
     store: RunStore, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch, codes: Codes
 ) -> None:
-    from salq.calibration import store as block_files
+    from salq.packing import files as block_files
 
     save, saved = block_files.save_file, []
 

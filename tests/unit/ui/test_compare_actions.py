@@ -1,6 +1,7 @@
 """Compare: who can talk, whose words each side sees, and that nothing that anybody writes is markup."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,7 @@ def test_a_side_in_words() -> None:
     )  # fmt: skip
     assert side_words(side) == "20.0 tokens/s, first token after 0.51 s, 0.87 GB of memory, 12 tokens"
     assert side_remarks(side) == "Cut at the chosen length. Shortened. This is a reference reconstructed from a 4-bit file."
+    assert side_remarks(replace(side, notes=(), message="", reference="", execution="torch float32")) == "Runs on torch float32."
 
 
 def test_stop_reaches_only_its_own_visitor() -> None:

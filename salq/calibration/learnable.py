@@ -1,0 +1,85 @@
+"""A frozen matrix that learns again: scales and adapter, and the weight if wanted, as parameters of a whole model."""
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from salq.calibration.store import Block
+from salq.models.llama import Llama
+from salq.quant.frozen import FrozenLinear, freeze
+from salq.quant.grid import MIN_SCALE, QParams, fake_quantize, grouped
+
+
+class LearnableLinear(nn.Module):
+    """A frozen matrix whose scales and adapter (and weight, if wanted) are learned again; `freeze` gives it back as codes.
+
+    Parameters: log_gain [out, groups], the u above, 0 at the start; lora_A [rank, in] and lora_B [out, rank] when there is an adapter;
+    weight [out, in] when it is learned. All float32.
+    """
+
+    start: Tensor
+    zero_point: Tensor
+    levels: Tensor | None
+
+    def __init__(self, frozen: FrozenLinear, original: nn.Linear, *, learn_weight: bool) -> None:
+        """`original` gives the bias, and the weight that learning starts from."""
+        super().__init__()
+        self.frozen, self.bias = frozen, None if original.bias is None else original.bias.detach()
+        self.register_buffer("start", frozen.scale.float())
+        self.register_buffer("zero_point", frozen.zero_point.float())
+        levels = None if learn_weight else grouped(frozen.codes.float(), frozen.spec) - self.zero_point.unsqueeze(-1)
+        self.register_buffer("levels", levels)
+        self.log_gain = nn.Parameter(torch.zeros_like(self.start))
+        self.weight = nn.Parameter(original.weight.detach().float().clone()) if learn_weight else None
+        self.lora_A = None if frozen.lora_A is None else nn.Parameter(frozen.lora_A.float())
+        self.lora_B = None if frozen.lora_B is None else nn.Parameter(frozen.lora_B.float())
+
+    def scale(self) -> Float[Tensor, "out groups"]:
+        """s = s_0 * exp(u), never below the smallest scale that can be stored."""
+        return (self.start * self.log_gain.exp()).clamp(min=MIN_SCALE)
+
+    def quantized_weight(self) -> Float[Tensor, "out in"]:
+        """The weight that the codes stand for, without the adapter; differentiable in what is learned."""
+        if self.weight is not None:
+            return fake_quantize(self.weight, QParams(self.scale(), self.zero_point), self.frozen.spec)
+        assert self.levels is not None
+        return (self.levels * self.scale().unsqueeze(-1)).flatten(1)
+
+    def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        """The quantized linear on `x`."""
+        output = nn.functional.linear(x, self.quantized_weight(), self.bias)
+        if self.lora_A is None or self.lora_B is None:
+            return output
+        return output + nn.functional.linear(nn.functional.linear(x, self.lora_A), self.lora_B) * self.frozen.scaling
+
+    @torch.no_grad()
+    def freeze(self) -> FrozenLinear:
+        """What was learned, as it is stored, on the CPU: codes are taken with the rounded scale, and only where the weight was learned."""
+        if self.weight is None:
+            codes, scale = self.frozen.codes, self.scale().to(torch.float16)
+        else:
+            decided = freeze(self.weight, QParams(self.scale(), self.zero_point), self.frozen.spec)
+            codes, scale = decided.codes, decided.scale
+        half = torch.float16
+        return FrozenLinear(
+            self.frozen.spec, codes, scale, self.frozen.zero_point,
+            None if self.lora_A is None else self.lora_A.detach().to(half),
+            None if self.lora_B is None else self.lora_B.detach().to(half),
+            self.frozen.scaling,
+        ).to(torch.device("cpu"))  # fmt: skip
+
+
+def student_of(model: Llama, blocks: Mapping[int, Block], *, learn_weight: bool = False) -> Llama:
+    """`model` with the matrices of `blocks` as LearnableLinear; everything else is shared with the original and takes no gradient."""
+    memo: dict[int, object] = {id(tensor): tensor for tensor in [*model.model.parameters(), *model.model.buffers()]}
+    network = copy.deepcopy(model.model, memo)
+    for index, block in blocks.items():
+        for name, frozen in block.items():
+            original = model.blocks[index].get_submodule(name)
+            assert isinstance(original, nn.Linear)
+            network.model.layers[index].set_submodule(name, LearnableLinear(frozen.to(model.device), original, learn_weight=learn_weight))
+    return dataclasses.replace(model, model=network)

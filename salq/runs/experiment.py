@@ -1,0 +1,179 @@
+"""A controlled experiment: several recipes, the same model, bits, seeds, data order and texts; every finished side kept as a small JSON file.
+
+A side is one (recipe, bits, seed). Its file says what was asked for and the sums of every evaluation window, which is all that paired statistics
+need; it holds no path, so it is found again in a fresh checkout on any machine.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from salq.core.errors import StoreError, UnknownNameError
+from salq.core.files import read_json, write_json
+from salq.runs.log import finite
+from salq.runs.requests import CalibrateRequest
+from salq.runs.store import RunStore
+
+KEPT = (
+    "bits_per_weight", "size_mb", "model_bits_per_weight", "model_size_mb", "perplexity", "perplexity_original", "kl", "kl_median", "kl_p99",
+    "top1_agreement", "seconds", "peak_memory_gb", "reference", "device", "text", "windows", "window",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A recipe of the registry under a label of its own, with what is changed in it."""
+
+    label: str
+    recipe: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is compared: the first contender is the baseline. `question` is what the table answers."""
+
+    name: str
+    question: str
+    contenders: tuple[Contender, ...]
+
+
+RAW_LOSS = {"stages.*.objective.normalize": "raw"}
+
+
+def _rates(label: str, recipe: str, **rates: float) -> Contender:
+    """A contender of a sweep over learning rates; `where__field` stands for the path `where.field`."""
+    return Contender(label, recipe, {path.replace("__", "."): rate for path, rate in rates.items()})
+
+
+EXPERIMENTS: dict[str, Experiment] = {
+    experiment.name: experiment
+    for experiment in (
+        Experiment(
+            "sapr-vs-apiq",
+            "Does SAPR's saliency term help ApiQ, all else equal?",
+            (Contender("apiq", "apiq"), Contender("sapr", "sapr"), Contender("sapr-1", "sapr", {"stages.*.regularizer.strength": 1.0})),
+        ),
+        Experiment(
+            "salq-vs-apiq",
+            "What do our own recipes add to ApiQ at about the same cost?",
+            (Contender("apiq", "apiq"), Contender("apiq-raw", "apiq", RAW_LOSS), Contender("salq", "salq"), Contender("salq-full", "salq-full")),
+        ),
+        Experiment(
+            "rates-of-blocks",
+            "Which learning rates suit the blocks of ApiQ's quick preset? Measured on held-out calibration text.",
+            tuple(
+                _rates(f"apiq-{factor:g}x", "apiq", lr_clipping=2e-2 * factor, stages__0__lr_adapter=2e-3 * factor) for factor in (1, 0.25, 0.5, 2, 4)
+            ),
+        ),
+        Experiment(
+            "rates-of-salq",
+            "Which learning rates suit the end-to-end pass with the weights frozen? Measured on held-out calibration text.",
+            tuple(
+                _rates(f"salq-{scale:g}-{adapter:g}", "salq", lr_scale=scale, distillation__lr_adapter=adapter)
+                for scale, adapter in ((2e-3, 2e-3), (1e-3, 1e-3), (4e-3, 4e-3), (1e-3, 4e-3), (4e-3, 1e-3))
+            ),
+        ),
+        Experiment(
+            "rates-of-salq-full",
+            "Which learning rate suits the weights in the end-to-end pass? Measured on held-out calibration text.",
+            tuple(_rates(f"salq-full-{rate:g}", "salq-full", lr_weight=rate) for rate in (2e-4, 5e-5, 1e-4, 4e-4, 8e-4)),
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Side:
+    """One run of an experiment. `seed` also decides which text windows calibration sees, and in which order."""
+
+    label: str
+    seed: int
+    request: CalibrateRequest
+
+    @property
+    def bits(self) -> int:
+        """Bits per code."""
+        return self.request.spec.bits
+
+    @property
+    def file(self) -> str:
+        """Name of its file."""
+        return f"{self.label}-{self.request.spec.tag}-seed{self.seed}.json"
+
+    @property
+    def key(self) -> str:
+        """Hash of the request, with files named and not located, and whatever device it ran on."""
+        asked = self.request
+        evaluation = asked.evaluation.model_copy(update={"text": _named(asked.evaluation.text)})
+        return asked.model_copy(update={"text": _named(asked.text), "evaluation": evaluation, "device": "auto"}).key()
+
+
+def get(name: str) -> Experiment:
+    """The experiment `name`. Raises UnknownNameError."""
+    if name not in EXPERIMENTS:
+        raise UnknownNameError.of("Experiment", name, list(EXPERIMENTS))
+    return EXPERIMENTS[name]
+
+
+def sides(experiment: Experiment, template: CalibrateRequest, bits: Sequence[int], seeds: int) -> list[Side]:
+    """Every side, baseline first within each seed, and the honest neighbours: rounding to nearest at each bit-width and at the next one.
+
+    template: a request whose model, texts, device, preset and group size hold for all sides; its recipe, bits and seed are replaced.
+    """
+    from salq import recipes
+
+    def side(contender: Contender, width: int, seed: int) -> Side:
+        recipe = recipes.get(
+            contender.recipe, preset=template.recipe.preset, bits=width, group_size=template.spec.group_size, overrides=contender.overrides
+        )
+        changed = {"recipe_json": recipe.model_dump(mode="json"), "seed": seed, "title": f"{experiment.name}: {contender.label}"}
+        return Side(contender.label, seed, template.model_copy(update=changed))
+
+    widths = sorted({*bits, *(NEXT_BITS[width] for width in bits)})
+    neighbours = [side(Contender("rtn", "rtn"), width, 0) for width in widths]
+    return neighbours + [side(one, width, seed) for seed in range(seeds) for width in bits for one in experiment.contenders]
+
+
+NEXT_BITS = {2: 3, 3: 4, 4: 8, 8: 8}
+
+
+def load_side(folder: Path, side: Side) -> dict[str, Any] | None:
+    """The kept result of a side, if there is one that was asked for in the same way."""
+    path = folder / side.file
+    if not path.is_file():
+        return None
+    try:
+        kept = read_json(path)
+    except ValueError as error:
+        raise StoreError(f"{path} is not a result of an experiment ({error}); delete it, and the side is run again.") from error
+    return kept if isinstance(kept, dict) and kept.get("key") == side.key else None
+
+
+def keep_side(folder: Path, side: Side, store: RunStore, run_id: str) -> dict[str, Any]:
+    """Write the result of a finished side; returns what was written."""
+    info = store.get(run_id)
+    metrics, progress = info.metrics, info.progress
+    kept = {
+        "key": side.key, "recipe": side.label, "bits": side.bits, "seed": side.seed, "model": side.request.short_model,
+        "preset": side.request.recipe.preset, "tag": side.request.spec.tag, "calibration_text": _named(side.request.text),
+        "inputs": _inputs(store.folder(run_id)), **{name: metrics.get(name) for name in KEPT},
+        "output_errors": [progress.output_errors[block] for block in sorted(progress.output_errors)], "per_window": metrics["per_window"],
+    }  # fmt: skip
+    write_json(folder / side.file, finite(kept))
+    return kept
+
+
+def _inputs(folder: Path) -> dict[str, str]:
+    """Hashes of the texts and the model that the run really used."""
+    try:
+        found = read_json(folder / "inputs.json")
+    except (OSError, ValueError):
+        return {}
+    return {name: value for name, value in found.items() if name in {"model", "calibration", "evaluation"} and value}
+
+
+def _named(text: str) -> str:
+    """A file by its name, a word for a text as it is."""
+    return Path(text).name
