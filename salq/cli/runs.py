@@ -70,7 +70,7 @@ def show(args: argparse.Namespace) -> int:
         say(result_facts(info.metrics, info.progress.phase_seconds))
     errors = info.progress.output_errors
     if errors:
-        say("\n" + _blocks_table(info.progress))
+        say("\n" + blocks_table(info.progress))
     return 0
 
 
@@ -123,7 +123,7 @@ def delete(args: argparse.Namespace) -> int:
     return 0
 
 
-def _blocks_table(progress: Progress) -> str:
+def blocks_table(progress: Progress) -> str:
     """Error of every finished block and, where it was calibrated, how large each loss term and its gradient were before the first step."""
     terms = {block: start_terms(details) for block, details in progress.details.items()}
     names = list(dict.fromkeys(term.name for found in terms.values() for term in found))
