@@ -1,1 +1,1 @@
-"""x @ quantized weight: the reference in plain torch, and models assembled from it."""
+"""x @ quantized weight: the reference in plain torch, faster executors and the choice between them, models assembled from them, the decode engine."""
