@@ -1,6 +1,7 @@
 """Where salq keeps its files and what kind of host it runs on. The only module that reads the environment."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -60,3 +61,9 @@ def server_port() -> int | None:
     """GRADIO_SERVER_PORT, when it is set to a number."""
     value = os.environ.get("GRADIO_SERVER_PORT", "")
     return int(value) if value.isdigit() else None
+
+
+def c_compiler() -> str | None:
+    """The C compiler that triton would start a kernel with: CC, else gcc or clang; None when it is not to be found."""
+    named = os.environ.get("CC")
+    return shutil.which(named) if named else shutil.which("gcc") or shutil.which("clang")

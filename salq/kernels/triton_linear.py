@@ -9,12 +9,12 @@ Agreement with a float64 product, as relative Frobenius error: 1e-3 in float16 a
 
 import dataclasses
 import importlib.util
-import shutil
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from salq.core import settings
 from salq.kernels.triton_configs import MAX_SMALL_BATCH, KernelConfig, config_for
 from salq.kernels.triton_launch import Packed, Scratch, gemv, matmul, padded_rows
 from salq.kernels.triton_layout import WordLayout, interleave_rows, pack_words, why_not
@@ -51,13 +51,9 @@ def _no_gpu(device: torch.device) -> str | None:
 def _no_triton() -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "The triton package is not installed (pip install triton; it exists for Linux)."
-    from triton.runtime.build import _find_compiler  # looks where the first launch will look, CC included
-
-    try:
-        missing = shutil.which(_find_compiler("c")) is None
-    except RuntimeError:
-        missing = True
-    return "Triton needs a C compiler to start a kernel; install gcc or clang, or name one in CC." if missing else None
+    if settings.c_compiler() is None:
+        return "Triton needs a C compiler to start a kernel; install gcc or clang, or name one in CC."
+    return None
 
 
 class TritonLinear(nn.Module):

@@ -19,7 +19,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
 
 
-@pytest.mark.parametrize("variant", shipped(block_ms=(1, 4)), ids=lambda variant: f"{variant.kernel}-w{variant.bits}-m{variant.block_m}")
+@pytest.mark.parametrize("variant", list(shipped(block_ms=(1, 4))), ids=lambda variant: f"{variant.kernel}-w{variant.bits}-m{variant.block_m}")
 def test_compiles_for_hopper(variant: Variant) -> None:
     compiled = compile_variant(variant, 90)
     assert compiled.stack_bytes == 0, "registers are spilled"
