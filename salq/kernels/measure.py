@@ -251,7 +251,9 @@ def _bytes(model: Llama) -> int:
 def _linear_bytes(linear: Any) -> int:
     if isinstance(linear, torch.nn.Linear):
         return linear.weight.nbytes
-    return sum(matrix_bits(linear.spec, linear.out_features, linear.in_features).values()) // 8
+    lora_A = getattr(linear, "lora_A", None)
+    rank = getattr(linear, "rank", 0 if lora_A is None else len(lora_A))
+    return sum(matrix_bits(linear.spec, linear.out_features, linear.in_features, rank).values()) // 8
 
 
 def _copies(size: int) -> int:
