@@ -16,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import onnxruntime  # noqa: E402, F401 - imported before the first reading, as every library
 import torch  # noqa: E402 - the checkout is put on the path first
 from torch import Tensor  # noqa: E402
 

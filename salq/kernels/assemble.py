@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from salq.core.device import release_memory
 from salq.core.errors import ConfigError
 from salq.kernels.executors import AUTO, Built, Executors, choose
 from salq.kernels.groups import GROUPS, GroupedLinear, LinearGroup
@@ -48,7 +49,9 @@ def load_quantized(name: str, blocks: Mapping[int, Source], device: str = "auto"
     blocks: what yields the matrices of a block, by index. One block at a time is in memory as codes, so the peak stays near the result.
     Raises what `load_model`, the sources and the executors raise.
     """
-    return fill(load_skeleton(name, linear_weights(blocks), device), blocks, executor)
+    model = fill(load_skeleton(name, linear_weights(blocks), device), blocks, executor)
+    release_memory()
+    return model
 
 
 def fill(model: Llama, blocks: Mapping[int, Source], executor: str = AUTO) -> Llama:
@@ -128,7 +131,7 @@ def _place(block: nn.Module, names: Sequence[str], linears: Sequence[FrozenLinea
     modules: list[nn.Module] = [one.module for one in built]
     if len(built) == 1 and len(names) > 1:
         group = LinearGroup(built[0].module, tuple(len(linear.codes) for linear in linears))
-        modules = [GroupedLinear(group, index, linear.codes.shape[1], linear.spec) for index, linear in enumerate(linears)]
+        modules = [GroupedLinear(group, index, linear.codes.shape[1], linear.spec, linear.rank) for index, linear in enumerate(linears)]
     for at, (name, module) in enumerate(zip(names, modules, strict=True)):
         module.executor_reason = built[min(at, len(built) - 1)].reason  # type: ignore[assignment]
         block.set_submodule(name, module)

@@ -53,11 +53,12 @@ class LinearGroup(nn.Module):
 class GroupedLinear(nn.Module):
     """One linear of a group, under its own name in the block."""
 
-    def __init__(self, group: LinearGroup, index: int, in_features: int, spec: QuantSpec) -> None:
+    def __init__(self, group: LinearGroup, index: int, in_features: int, spec: QuantSpec, rank: int = 0) -> None:
         """Number `index` of `group`."""
         super().__init__()
         self.group, self.index = group, index
         self.in_features, self.out_features, self.spec = in_features, group.sizes[index], spec
+        self.rank = rank
 
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
         """The linear on `x`."""

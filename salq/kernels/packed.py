@@ -4,7 +4,7 @@ import hashlib
 from functools import partial
 from pathlib import Path
 
-from salq.core.device import DeviceChoice, choose_device, out_of_memory_as_error
+from salq.core.device import DeviceChoice, choose_device, out_of_memory_as_error, release_memory
 from salq.core.errors import FormatError
 from salq.kernels.assemble import Source, fill
 from salq.kernels.executors import AUTO
@@ -35,7 +35,9 @@ def load_packed(folder: str | Path, *, device: str | DeviceChoice = "auto", exec
     with out_of_memory_as_error(f"Loading {folder.name}"):
         model = assemble(config, file.rest(), weights, choice.device, choice.dtype)
         llama = with_tokenizer(str(folder), ModelSource(folder.name, folder, "folder", note, digest), model)
-        return fill(llama, _sources(file, llama.n_blocks), executor)
+        fill(llama, _sources(file, llama.n_blocks), executor)
+    release_memory()
+    return llama
 
 
 def _sources(file: PackedFile, n_blocks: int) -> dict[int, Source]:
