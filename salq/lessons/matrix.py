@@ -74,7 +74,7 @@ def shares_of(row: Row, one: Row) -> dict[str, float]:
     row_gain: squared error of the row at 3 bits in groups of GROUP, as a fraction of that with one grid.
     """
     group, line = torch.tensor([one.weights]), torch.tensor([row.weights])
-    told = {}
+    told: dict[str, float] = {}
     for bits in (2, 3):
         whole = QuantSpec(bits=bits, group_size=None)  # type: ignore[arg-type]  # both are widths of QuantSpec
         share, smallest = best_clip(group, whole)
