@@ -98,8 +98,8 @@ LESSONS: tuple[Lesson, ...] = (
         options=("those that move furthest", "the largest weights", "those with the highest saliency"),
         answer=2,
         reveal=(
-            "Moves differ little: each is at most half a step of its group. Saliency differs by orders of magnitude from weight to weight. So the damage "
-            "is decided by saliency, and a few weights carry most of it. Plain squared error does not see this: it hardly falls when the "
+            "Moves differ little: each is at most half a step of its group. Saliency differs by orders of magnitude from weight to weight. So the "
+            "damage is decided by saliency, and a few weights carry most of it. Plain squared error does not see this: it hardly falls when the "
             "salient weights are kept. That is why SAPR adds a saliency-weighted term to calibration."
         ),
         measured=(
