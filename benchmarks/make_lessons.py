@@ -47,8 +47,9 @@ def main() -> int:
     assert saliency is not None, "make_assets.py computes this map first"
     recipe, bits, group = CHAT_SIDE
     request = next(one for one in calibration_requests() if (one.method, one.spec.bits, one.spec.group_size) == CHAT_SIDE)
-    done = next(info for info in store.list() if info.status == "done" and info.request is not None and info.request.key() == request.key())
-    blocks = store.blocks(done.id)
+    found = [info for info in store.list() if info.status == "done" and info.request is not None and info.request.key() == request.key()]
+    assert found, "make_assets.py makes this run first"
+    blocks = store.blocks(found[0].id)
     evaluation = load_text(TEXT, "evaluation", model)
     wanted = Wanted(
         place=(*MATRIX, GROUP_ROW, GROUP_START),
