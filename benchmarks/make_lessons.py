@@ -23,14 +23,14 @@ from salq.cli.follow import open_store  # noqa: E402
 from salq.data.sources import load_text  # noqa: E402
 from salq.data.windows import evaluation_windows, sample_windows  # noqa: E402
 from salq.lessons.material import keep_material  # noqa: E402
-from salq.lessons.measure import Wanted, measure  # noqa: E402
+from salq.lessons.measure import WAY, Wanted, measure  # noqa: E402
 from salq.models.catalogue import CATALOGUE, DEFAULT_MODEL  # noqa: E402
 from salq.models.llama import load_model  # noqa: E402
 from salq.saliency.maps import find, saliency_key  # noqa: E402
 
 PATCH_MATRIX = "self_attn.q_proj"
 """Where saliency is about as concentrated as in the whole model; in MATRIX it is less so."""
-SAMPLES, LENGTH = 2, 128
+SAMPLES, LENGTH = 8, 256
 WINDOWS, WINDOW = 8, 512
 """Evaluation as in the kept runs, so that the perplexities can be compared."""
 
@@ -47,15 +47,19 @@ def main() -> int:
     assert saliency is not None, "make_assets.py computes this map first"
     recipe, bits, group = CHAT_SIDE
     request = next(one for one in calibration_requests() if (one.method, one.spec.bits, one.spec.group_size) == CHAT_SIDE)
-    done = next(info for info in store.list() if info.status == "done" and info.request is not None and info.request.key() == request.key())
-    blocks = store.blocks(done.id)
+    found = [info for info in store.list() if info.status == "done" and info.request is not None and info.request.key() == request.key()]
+    assert found, "make_assets.py makes this run first"
+    blocks = store.blocks(found[0].id)
     evaluation = load_text(TEXT, "evaluation", model)
     wanted = Wanted(
         place=(*MATRIX, GROUP_ROW, GROUP_START),
         patch=PATCH_MATRIX,
         prompt=CHAT_PROMPT,
         title=CATALOGUE[DEFAULT_MODEL].title,
-        note=f"Errors on {SAMPLES} windows of {LENGTH} tokens, perplexities on {WINDOWS} windows of {WINDOW} tokens of the bundled texts.",
+        note=(
+            f"Outputs on {SAMPLES} windows of {LENGTH} tokens, the error's way on {WAY[0]} of {WAY[1]}, perplexities on {WINDOWS} of {WINDOW}, "
+            "of the bundled texts."
+        ),
     )
     material = measure(
         model,

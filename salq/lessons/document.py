@@ -41,7 +41,7 @@ def _heading(number: int, lesson: Lesson) -> str:
 
 def _telling(lesson: Lesson, known: dict[str, str]) -> list[str]:
     return [
-        f"*{lesson.ask.rstrip('?')}{'?' if lesson.ask.endswith('?') else ' …'}* {lesson.options[lesson.answer]}.",
+        f"*Predict:* {lesson.ask.rstrip('?')}{'?' if lesson.ask.endswith('?') else ' …'} *{lesson.options[lesson.answer]}.*",
         lesson.reveal,
         *measured(lesson, known),
     ]
@@ -78,7 +78,7 @@ def _levels(material: Material, _: Sequence[KeptRun]) -> str:
         marks = [(code - int(frozen.zero_point)) * float(frozen.scale) for code in range(2**bits)]
         drawn.append(f"{ruler(weights, marks, -edge, edge)[1]}  {bits} bits")
         whole, (best, smallest) = squared_error(group, frozen.effective_weight()), best_clip(group, spec)
-        rows.append([str(bits), str(2**bits), f"{float(frozen.scale):.4f}", f"{whole:.4f}", f"{best:.0%}", f"{smallest:.4f}"])
+        rows.append([str(bits), str(2**bits), f"{float(frozen.scale):.4f}", f"{whole:.4f}", share(best), f"{smallest:.4f}"])
     picture = "\n".join([*drawn, "```"])
     said = f"{len(weights)} weights (digits: how many lie at a place) and the marks that they can move to:"
     header = ("bits", "marks", "step", "squared moves, full range", "best share of the range", "squared moves, clipped")
@@ -111,7 +111,7 @@ def _saliency(material: Material, _: Sequence[KeptRun]) -> str:
     for kept in (0.0, 0.02, 0.05, 0.1, 0.2):
         top = round(kept * len(cost))
         remain = [1 - float(cost[order.argsort(descending=True)[:top]].sum() / cost.sum()) for order in (fisher, move, weights.abs().flatten())]
-        rows.append([f"{kept:.0%}", *map(share, remain)])
+        rows.append([f"{100 * kept:.0f} %", *map(share, remain)])
     count, size = weights.shape
     said = f"Predicted loss that is left in {count} groups of {size} weights of {patch.matrix} at 3 bits, when some of them stay exact:"
     return f"{said}\n\n{table(('kept exact', 'chosen by saliency', 'by size of the move', 'by size of the weight'), rows)}"

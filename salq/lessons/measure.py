@@ -30,6 +30,8 @@ from salq.quant.spec import QuantSpec
 from salq.saliency.maps import SaliencyMap
 
 Frozen = Mapping[int, Mapping[str, FrozenLinear]]
+WAY = (2, 128)
+"""Windows and tokens for the way of an error, which takes hundreds of block passes."""
 TOP = 3
 """Candidates shown for each token."""
 
@@ -58,7 +60,8 @@ def measure(
 ) -> Material:
     """The material of one matrix and of its model.
 
-    tokens [samples, seq]: text for the error's way and for the matrix's inputs. windows: evaluation text for the allocations that are
+    tokens [samples, seq]: text for the matrix's inputs (more tokens than it has inputs, or their rank would flatter the adapter) and, of its
+    first WAY, for the error's way. windows: evaluation text for the allocations that are
     measured. calibrated: further models for the scored answer, by name. tell: told before each part.
     """
     block, matrix, row, start = wanted.place
@@ -67,7 +70,7 @@ def measure(
     spectrum = spectrum_of(weight, input_moment(model, tokens, block, matrix))
     sides = {f"rtn w{bits}g{GROUP}": rtn_blocks(model, _spec(bits)) for bits in (4, 3, 2)} | dict(calibrated)
     tell("the way of an error")
-    ways = {str(bits): travel_of(model, sides[f"rtn w{bits}g{GROUP}"], tokens) for bits in WIDTHS}
+    ways = {str(bits): travel_of(model, sides[f"rtn w{bits}g{GROUP}"], tokens[: WAY[0], : WAY[1]]) for bits in WIDTHS}
     tell("a scored answer")
     talk = talk_of(model, wanted.prompt, sides)
     tell("costs of widths")

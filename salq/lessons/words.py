@@ -15,7 +15,8 @@ class Lesson(BaseModel):
     key: str = Field(description="Name of the widget.")
     title: str
     why: str = Field(description="The question that the lesson answers.")
-    lede: str = Field(description="What there is to see, before anything is touched.")
+    lede: str = Field(description="What it is about.")
+    look: str = Field(description="What the picture of the page shows.")
     ask: str = Field(description="What to predict before the reveal.")
     options: tuple[str, str, str]
     answer: int = Field(ge=0, le=2, description="Index of the right option.")
@@ -32,9 +33,11 @@ LESSONS: tuple[Lesson, ...] = (
         title="Where the ruler ends",
         why="Why clipping?",
         lede=(
-            "A weight is one number of a model, stored in 16 bits. Quantization stores a short code instead: the nearest mark on a ruler. "
-            "With 2 bits the ruler has 4 marks, with 3 bits 8. Dots are weights, blue ticks the marks, orange lines how far each weight moves."
+            "A weight is one number of a model, stored in 16 bits. Quantization stores a short code instead: the nearest mark on a "
+            "ruler. With 2 bits the ruler has 4 marks, with 3 bits 8. The marks are spread evenly from the smallest to the largest "
+            "weight."
         ),
+        look=("Dots are weights, blue ticks the marks, orange lines how far each weight moves. Outside the orange handles, weights are cut off."),
         ask="The largest weight lies far out. You pull the end of the ruler inward, so that this one weight is cut off. All moves together become",
         options=("larger, a cut weight moves far", "smaller, up to a point", "no different"),
         answer=1,
@@ -60,9 +63,10 @@ LESSONS: tuple[Lesson, ...] = (
         title="One outlier, one group",
         why="Why groups?",
         lede=(
-            "One row of a matrix, as stems. Light blue lines are the marks of its ruler. When the whole row shares one ruler, its largest weight "
-            "decides the step for all the others."
+            "Weights that share a ruler share its step. When a whole row of a matrix has one ruler, its largest weight decides the "
+            "step for all the others."
         ),
+        look=("Stems are the weights of one row, blue lines the marks of their ruler. Bars below: how far the weights of a group move."),
         ask="You cut the row into groups, each with a ruler of its own. What does the one outlier spoil then?",
         options=("the whole row, as before", "its own group only", "nothing at all"),
         answer=1,
@@ -84,15 +88,18 @@ LESSONS: tuple[Lesson, ...] = (
         title="Not every move hurts",
         why="Why saliency?",
         lede=(
-            "Left: how much the model's loss reacts to each weight (saliency). Middle: how far rounding moves it. Right: both together, the "
-            "predicted damage. The brightest places of the first two maps are not the same."
+            "Rounding moves every weight a little. How much the model's loss reacts to a weight is its saliency. Saliency and move "
+            "together predict the damage."
+        ),
+        look=(
+            "Three maps of the same weights: saliency, move, and both together. Brighter is more; colours are logarithmic. Orange frames: kept exact."
         ),
         ask="You may keep 2 % of the weights in full precision. Which ones save most of the predicted loss?",
         options=("those that move furthest", "the largest weights", "those with the highest saliency"),
         answer=2,
         reveal=(
-            "All moves are about the same size: at most half a step. Saliency differs by orders of magnitude from weight to weight. So the damage "
-            "is decided by saliency, and a few weights carry most of it. Plain squared error does not see this: it hardly falls when the "
+            "Moves differ little: each is at most half a step of its group. Saliency differs by orders of magnitude from weight to weight. So the "
+            "damage is decided by saliency, and a few weights carry most of it. Plain squared error does not see this: it hardly falls when the "
             "salient weights are kept. That is why SAPR adds a saliency-weighted term to calibration."
         ),
         measured=(
@@ -108,10 +115,8 @@ LESSONS: tuple[Lesson, ...] = (
         key="travel",
         title="Errors travel",
         why="Why is a model calibrated block by block?",
-        lede=(
-            "A model is a stack of blocks; each works on what the one before it hands over. Dots: the error when only this block is rounded. "
-            "Orange line: the error when all blocks are."
-        ),
+        lede=("A model is a stack of blocks; each works on what the one before it hands over, errors included."),
+        look=("Dots: the error when only this block is rounded. Orange line: the error when all blocks are."),
         ask="Compared with the error that one block makes alone, the error of the whole stack is",
         options=("about the same", "several times as large, but less than the sum", "the sum of all blocks"),
         answer=1,
@@ -134,9 +139,10 @@ LESSONS: tuple[Lesson, ...] = (
         title="A small repair beside the matrix",
         why="Why adapters?",
         lede=(
-            "Rounding takes W − Ŵ away. An adapter is a product of two thin matrices that is added back. Its rank says how thin: rank 8 costs "
-            "little. How much of the error fits into it?"
+            "Rounding takes W − Ŵ away from a matrix W. An adapter is a product of two thin matrices that is added back. Its rank "
+            "says how thin it is and what it costs. How much of the error fits into it?"
         ),
+        look=("Above: the strength of each direction of the error, strongest first; blue is what the adapter holds. Below: what is left."),
         ask="Seen as a matrix, the rounding error is closest to",
         options=("a few strong directions", "random noise, in all directions alike", "zero"),
         answer=1,
@@ -159,9 +165,9 @@ LESSONS: tuple[Lesson, ...] = (
         key="budget",
         title="Spend bits wisely",
         why="Why may 3 bits be fine where 2 are not?",
-        lede=(
-            "The seven kinds of matrices of a block do not need the same. Width of a column: how many weights. Height: how many bits you give them. "
-            "Stay below the line and beat the same width everywhere."
+        lede=("The seven kinds of matrices of a block do not need the same number of bits: some are large, some react strongly."),
+        look=(
+            "Width of a column: how many weights. Height: the bits that you give them. Stay below the dashed line and beat the same width everywhere."
         ),
         ask="One bit less for every weight makes the predicted loss",
         options=("a little larger", "about twice as large", "about four times as large"),
@@ -192,9 +198,10 @@ LESSONS: tuple[Lesson, ...] = (
         title="Does it talk the same?",
         why="How is the damage measured?",
         lede=(
-            "A language model gives every possible next word a probability. Quantization shifts these. The KL divergence says how far, in nats; "
-            "agreement, how often the most likely word is still the same."
+            "A language model gives every possible next word a probability. Quantization shifts these. The KL divergence says how "
+            "far, in nats; agreement, how often the most likely word is still the same."
         ),
+        look=("Grey: the original, blue: the quantized model. With real weights: an answer of the original, as quantized models see it."),
         ask="Two models answer the same question. After one different word, the rest of their answers",
         options=("stays the same", "drifts apart", "becomes random"),
         answer=1,

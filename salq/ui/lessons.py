@@ -99,7 +99,7 @@ def lesson_html(lesson: Lesson, number: int, known: dict[str, str]) -> str:
         f'<p class="why">{escape(lesson.why)}</p><h3 id="{title}"><span class="count">{number}</span>{escape(lesson.title)}</h3>'
         f'<p class="lede">{escape(lesson.lede)}</p>'
         f'<div class="source" role="group" aria-label="What is drawn">{sources}<span class="note" role="status"></span></div>'
-        f'<div class="stage"><div class="controls"></div><div class="figure"></div></div>'
+        f'<div class="stage"><div class="controls"></div><p class="look">{escape(lesson.look)}</p><div class="figure"></div></div>'
         f'<p class="live" role="status" aria-live="polite"></p>'
         f'<div class="formula"><p class="law">{_law(lesson.law)}</p><p>{_slots(lesson.live)}</p></div>'
         f'<div class="question" data-answer="{lesson.answer}"><p class="ask">{escape(_asked(lesson))}</p>'

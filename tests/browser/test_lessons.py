@@ -224,7 +224,7 @@ def test_the_drawing_is_what_salq_computes(visit: Visit) -> None:
     saliency = lesson_of(page, "saliency")
     patch = result(page, "saliency", "({weights: r.patch.weights, saliency: r.patch.saliency, total: r.total})")
     weight, fisher = torch.tensor(patch["weights"]), torch.tensor(patch["saliency"]).double()
-    moved = (weight - rtn(weight, QuantSpec(bits=3, group_size=None)).effective_weight()).double()
+    moved = weight.double() - rtn(weight, QuantSpec(bits=3, group_size=None)).effective_weight().double()
     assert patch["total"] == pytest.approx(float((fisher * moved.square()).sum() / 2), rel=1e-9)
     expect(saliency.locator("svg .curve.saliency")).not_to_have_count(0)
 

@@ -6,12 +6,15 @@ import { bitsPerWeight, levels, quantizeRow } from "./quant.js";
 
 const source = random(5);
 const TOY = Array.from({ length: 256 }, () => Math.fround(source.normal() * 0.04));
-const SIZES = [16, 32, 64, 128, 256];
+const SIZES = [16, 32, 64, 128];
 
 export const key = "groups";
 
 const rowOf = (material) => (material ? material.row.weights : TOY);
-const sizesOf = (material) => SIZES.filter((size) => rowOf(material).length % size === 0 && size <= rowOf(material).length);
+const sizesOf = (material) => {
+  const { length } = rowOf(material);
+  return [...SIZES.filter((size) => length % size === 0 && size < length), length];
+};
 
 export const start = (material) => ({ bits: 3, size: Math.max(...sizesOf(material)), outlier: material ? 1 : 6 });
 
