@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from salq import recipes
 from tests.browser.conftest import Served, Visit, as_problem, drawn
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(420)]
@@ -25,7 +26,7 @@ def nothing_left_running(served: Served) -> Iterator[None]:
 
 def ready(page: Page) -> None:
     """The form is filled in and the first estimate is there."""
-    expect(page.locator("#calibrate-recipe input")).to_have_count(3)
+    expect(page.locator("#calibrate-recipe input")).to_have_count(len(recipes.names()))
     expect(page.locator("#calibrate-estimate")).to_contain_text("bits per weight", timeout=LONG_MS)
 
 
@@ -62,7 +63,7 @@ def test_a_whole_calibration(served: Served, visit: Visit) -> None:
     page = visit("?tab=calibrate")
     ready(page)
     expect(page.locator("#calibrate-status")).to_contain_text("No calibration is running")
-    choose(page, "SAPR")
+    choose(page, "SAPR (saliency-regularized ApiQ)")
     expect(page.locator("#calibrate-about")).to_contain_text("2504.13932")
     small(page, "3")
     page.locator("#calibrate-title").get_by_role("textbox").fill("from the <b>page</b>")
