@@ -95,7 +95,7 @@ def swept(shape: tuple[int, int], options: argparse.Namespace, device: torch.dev
     """Our kernels at every width under other settings; what does not compile is a row that says so."""
     matrix, copy, rows = Matrix(shape, device), copy_bandwidth(device), []
     for bits in (2, 3, 4):
-        for config in (KernelConfig(rows=count, warps=warps) for count in (2, 4, 8) for warps in (1, 2, 4)):
+        for config in settings(device):
             try:
                 rows += timed(ours(matrix, bits, adapter=False, config=config), shape, options.m, copy, device, config.model_dump())
             except Unavailable as reason:
@@ -105,6 +105,12 @@ def swept(shape: tuple[int, int], options: argparse.Namespace, device: torch.dev
                     said({"name": f"salq {bits}-bit", "shape": shape, "config": config.model_dump(), "failed": f"{type(error).__name__}: {error}"})
                 )
     return rows
+
+
+def settings(device: torch.device) -> list[KernelConfig]:
+    """What a sweep tries: rows and warps of a program, and where the GPU can do it, launches that overlap."""
+    overlaps = (False, True) if torch.cuda.get_device_capability(device) >= (9, 0) else (False,)
+    return [KernelConfig(rows=rows, warps=warps, overlap=overlap) for rows in (2, 4, 8) for warps in (1, 2, 4) for overlap in overlaps]
 
 
 def timed(one: Contender, shape: tuple[int, int], ms: list[int], copy: float, device: torch.device, config: object = None) -> list[dict[str, Any]]:
