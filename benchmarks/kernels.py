@@ -143,7 +143,8 @@ def timed(one: Contender, shape: tuple[int, int], ms: list[int], copy: float, de
 
 
 def checked(device: torch.device) -> list[dict[str, Any]]:
-    """The list of tests/kernel_cases.py, and every number of rows up to 9 on a large matrix, each also for equal results of two runs."""
+    """The list of tests/kernel_cases.py, and every number of rows up to 9 on a large matrix, each also for equal results of two
+    runs, and of launches that overlap where the GPU can do that."""
     from tests.kernel_cases import TOLERANCE as LIMITS
     from tests.kernel_cases import Case, cases, frozen_of, inputs_of, product
 
@@ -157,6 +158,9 @@ def checked(device: torch.device) -> list[dict[str, Any]]:
         linear = TritonLinear(frozen, bias)
         got = linear(x)
         error, equal = relative_error(got, product(frozen, x, bias)), torch.equal(got, linear(x))
+        if torch.cuda.get_device_capability(device) >= (9, 0):
+            overlapping = TritonLinear(frozen, bias, linear.config.model_copy(update={"overlap": True}))
+            equal = equal and all(torch.equal(overlapping(x * sign), linear(x * sign)) for sign in (1, -1, 2))
         rows.append(said({"name": str(case), "error": finite(error), "equal_runs": equal, "wrong": not (error <= LIMITS[case.dtype] and equal)}))
     return rows
 
