@@ -143,8 +143,10 @@ def timed(one: Contender, shape: tuple[int, int], ms: list[int], copy: float, de
 
 
 def checked(device: torch.device) -> list[dict[str, Any]]:
-    """The list of tests/kernel_cases.py, and every number of rows up to 9 on a large matrix, each also for equal results of two
-    runs, and of launches that overlap where the GPU can do that."""
+    """The list of tests/kernel_cases.py, and every number of rows up to 9 on a large matrix.
+
+    Each also for equal results of two runs, and of launches that overlap where the GPU can do that.
+    """
     from tests.kernel_cases import TOLERANCE as LIMITS
     from tests.kernel_cases import Case, cases, frozen_of, inputs_of, product
 
