@@ -6,16 +6,16 @@
 #   benchmarks/gpu.sh --dry         say what every step would measure, without measuring; needs no GPU
 #   benchmarks/gpu.sh --only WORD   only the steps whose name contains WORD
 #
-# PYTHON names the interpreter (default: .venv's, else python3), OUT the folder of the results (default benchmarks/results). It needs torch with
-# CUDA, triton, a C compiler, and of the other requirements only numpy, pydantic, jaxtyping and psutil. Where those are missing and no package index
-# can be reached, put them beside (for the interpreter of that machine) and name the folder in PYTHONPATH:
-#   pip install --target FOLDER --only-binary=:all: --python-version 3.12 pydantic jaxtyping psutil
+# PYTHON names the interpreter (default: .venv's, else python3), OUT the folder of the results (default benchmarks/results, where a result counts
+# as there in any case). It needs torch with CUDA, triton, a C compiler, and of the other requirements only numpy, pydantic and jaxtyping.
+# Where those are missing and no package index can be reached, put them beside (for the interpreter of that machine) and name the folder in PYTHONPATH:
+#   pip install --target FOLDER --only-binary=:all: --python-version 3.12 pydantic jaxtyping
 set -u
 cd "$(dirname "$0")/.." || exit 1
 OUT=${OUT:-benchmarks/results}
 BUDGET=${BUDGET:-540}
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
-NEEDED="torch triton numpy pydantic jaxtyping psutil"
+NEEDED="torch triton numpy pydantic jaxtyping"
 mode=run only="" started=$SECONDS failed=0
 
 usage() { sed -n '2,14s/^# \{0,1\}//p' "$0"; }
@@ -45,17 +45,17 @@ print(*[name for name in sys.argv[1:] if importlib.util.find_spec(name) is None]
 
 # step NAME ARGUMENTS...   runs `kernels.py ARGUMENTS --json OUT/NAME.json`. A result appears only when the step has finished.
 step() {
-  local name=$1 result=$OUT/$1.json left status
+  local name=$1 result=$OUT/$1.json kept=benchmarks/results/$1.json left status
   shift
   [[ -n $only && $name != *"$only"* ]] && return
   case $mode in
-    list) if [ -e "$result" ]; then echo "done     $name"; else echo "missing  $name"; fi; return ;;
+    list) if [ -e "$result" ] || [ -e "$kept" ]; then echo "done     $name"; else echo "missing  $name"; fi; return ;;
     dry) case " $* " in
            *" --check "* | *" --compile "*) echo "$name: kernels.py $*" ;;
            *) echo "$name:"; "$PYTHON" benchmarks/kernels.py "${@/--sweep/}" --dry || failed=1 ;;
          esac; return ;;
   esac
-  if [ -e "$result" ]; then echo "done     $name"; return; fi
+  if [ -e "$result" ] || [ -e "$kept" ]; then echo "done     $name"; return; fi
   left=$((BUDGET - (SECONDS - started)))
   if [ $left -lt 60 ]; then echo "later    $name (call gpu.sh again)"; return; fi
   echo "running  $name: kernels.py $*"

@@ -95,7 +95,7 @@ def swept(shape: tuple[int, int], options: argparse.Namespace, device: torch.dev
     """Our kernels at every width under other settings; what does not compile is a row that says so."""
     matrix, copy, rows = Matrix(shape, device), copy_bandwidth(device), []
     for bits in (2, 3, 4):
-        for config in (KernelConfig(rows=count, warps=warps) for count in (2, 4, 8) for warps in (1, 2, 4)):
+        for config in settings(device):
             try:
                 rows += timed(ours(matrix, bits, adapter=False, config=config), shape, options.m, copy, device, config.model_dump())
             except Unavailable as reason:
@@ -105,6 +105,12 @@ def swept(shape: tuple[int, int], options: argparse.Namespace, device: torch.dev
                     said({"name": f"salq {bits}-bit", "shape": shape, "config": config.model_dump(), "failed": f"{type(error).__name__}: {error}"})
                 )
     return rows
+
+
+def settings(device: torch.device) -> list[KernelConfig]:
+    """What a sweep tries: rows and warps of a program, and where the GPU can do it, launches that overlap."""
+    overlaps = (False, True) if torch.cuda.get_device_capability(device) >= (9, 0) else (False,)
+    return [KernelConfig(rows=rows, warps=warps, overlap=overlap) for rows in (2, 4, 8) for warps in (1, 2, 4) for overlap in overlaps]
 
 
 def timed(one: Contender, shape: tuple[int, int], ms: list[int], copy: float, device: torch.device, config: object = None) -> list[dict[str, Any]]:
@@ -137,7 +143,10 @@ def timed(one: Contender, shape: tuple[int, int], ms: list[int], copy: float, de
 
 
 def checked(device: torch.device) -> list[dict[str, Any]]:
-    """The list of tests/kernel_cases.py, and every number of rows up to 9 on a large matrix, each also for equal results of two runs."""
+    """The list of tests/kernel_cases.py, and every number of rows up to 9 on a large matrix.
+
+    Each also for equal results of two runs, and of launches that overlap where the GPU can do that.
+    """
     from tests.kernel_cases import TOLERANCE as LIMITS
     from tests.kernel_cases import Case, cases, frozen_of, inputs_of, product
 
@@ -151,6 +160,9 @@ def checked(device: torch.device) -> list[dict[str, Any]]:
         linear = TritonLinear(frozen, bias)
         got = linear(x)
         error, equal = relative_error(got, product(frozen, x, bias)), torch.equal(got, linear(x))
+        if torch.cuda.get_device_capability(device) >= (9, 0):
+            overlapping = TritonLinear(frozen, bias, linear.config.model_copy(update={"overlap": True}))
+            equal = equal and all(torch.equal(overlapping(x * sign), linear(x * sign)) for sign in (1, -1, 2))
         rows.append(said({"name": str(case), "error": finite(error), "equal_runs": equal, "wrong": not (error <= LIMITS[case.dtype] and equal)}))
     return rows
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from salq.core.errors import ResourceError
-from salq.kernels.triton_configs import KernelConfig, config_for
+from salq.kernels.triton_configs import KernelConfig, config_for, register_limit
 from salq.kernels.triton_launch import BLOCK_K, OPTIONS, PREPARE_WARPS
 from salq.kernels.triton_layout import WordLayout
 
@@ -23,7 +23,7 @@ MOVES = ("IMAD.MOV", "MOV", "HFMA2.MMA R", "CS2R", "UMOV")
 INTEGER = "LOP3 SHF IADD3 IMAD LEA PRMT ISETP VIADD IABS SEL SGXT BFE BFI I2F I2FP F2I VIMNMX IMNMX".split()
 """Opcodes that run on the integer units; moves and the uniform datapath (one instruction per warp, U...) do not count."""
 
-_INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+ )?(.*?);")
+_INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?(.*?);")
 _POINTERS = {"words_ptr": "*i32", "scale_ptr": "*fp16", "zero_ptr": "*u8", "lora_a_ptr": "*fp16", "lora_b_ptr": "*fp16"}
 _TYPED = ("out_ptr", "bias_ptr")
 _TORCH_NAMES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
@@ -110,7 +110,10 @@ def compile_variant(variant: Variant, capability: int) -> Compiled:
     signature = {name: "constexpr" if name in constants else _type_of(name, variant) for name in function.arg_names}
     aligned: Any = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(function.arg_names) if signature[name].startswith("*")}
     source = ASTSource(fn=function, signature=signature, constexprs=constants, attrs=aligned)
-    kernel = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps, **OPTIONS})
+    options: dict[str, Any] = {"num_warps": warps, **OPTIONS}
+    if variant.kernel == "gemv_kernel":
+        options["maxnreg"] = register_limit(variant.bits, variant.block_m)
+    kernel = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     usage, code = _cuobjdump(kernel.asm["cubin"])
     weights = rows * variant.layout.words * variant.layout.fields * config.units // (32 * warps)
     counts = loop_counts(code, weights * variant.block_m) if variant.kernel == "gemv_kernel" else None
@@ -149,7 +152,7 @@ def _constants(variant: Variant, names: list[str]) -> tuple[dict[str, Any], int,
     values = {
         "BITS": variant.bits, "WORDS": layout.words, "UNITS_PER_GROUP": layout.units_per_group, "BLOCK_ROWS": config.rows, "ROWS": rows,
         "UNITS": config.units, "BLOCK_M": variant.block_m, "ZERO": variant.zero, "RANK_BLOCK": variant.rank_block, "HAS_BIAS": True,
-        "BLOCK_K": BLOCK_K, "PADDED": layout.padded,
+        "BLOCK_K": BLOCK_K, "PADDED": layout.padded, "OVERLAP": config.overlap,
     }  # fmt: skip
     warps = PREPARE_WARPS if variant.kernel == "prepare_kernel" else config.warps
     return {name: value for name, value in values.items() if name in names}, warps, rows

@@ -16,6 +16,10 @@ class KernelConfig(BaseModel):
 
     rows: int = Field(default=4, description="Rows of the matrix per program; their scales are interleaved when the matrix is packed.")
     warps: int = Field(default=2, description="Warps per program; each takes 32 units of a row at once.")
+    overlap: bool = Field(
+        default=False,
+        description="Start the main kernel while the one before it still runs (programmatic dependent launch, compute capability 9.0 and newer).",
+    )
 
     @property
     def units(self) -> int:
@@ -40,3 +44,8 @@ def config_for(units: int) -> KernelConfig:
 def block_m(m: int) -> int:
     """Rows of x of one program: 1, 2 or 4; 5 to 8 rows take two programs, whose second reading of the words is served by the cache."""
     return 1 if m == 1 else 2 if m == 2 else 4
+
+
+def register_limit(bits: int, block_m: int) -> int | None:
+    """Registers of a thread of `gemv_kernel`, where the compiler's own choice is a bad one: at 2 bits it stops at 96 for sm_80 and spills one."""
+    return 128 if (bits, block_m) == (2, 1) else None

@@ -32,6 +32,7 @@ from typing import no_type_check  # shapes are Triton's here: neither mypy nor t
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 
 @triton.jit
@@ -56,7 +57,7 @@ def high_to_mantissa(high, BYTE: tl.constexpr):
 def magic(low, high, one, FIELD: tl.constexpr, BITS: tl.constexpr, WIDTH: tl.constexpr, MANTISSA_BIT: tl.constexpr):
     """1 + code * 2**(FIELD * WIDTH + MANTISSA_BIT - 23) as float32, for field FIELD of the byte that was shifted into place.
 
-    `one`, the bits of 1.0, is an argument of the kernel: a constant would take the one immediate operand of the LOP3, and the mask a MOV of its own.
+    `one`, the bits of 1.0, must be a register: a LOP3 has room for one constant, and that is the mask.
     """
     START: tl.constexpr = MANTISSA_BIT + FIELD * WIDTH
     pattern = (low & (((1 << WIDTH) - 1) << START)) | one
@@ -128,6 +129,7 @@ def gemv_kernel(
     ZERO: tl.constexpr,  # the zero point of all groups, or -1: read them
     RANK_BLOCK: tl.constexpr,  # power of two >= rank; 0: no adapter
     HAS_BIAS: tl.constexpr,
+    OVERLAP: tl.constexpr,  # started before prepare_kernel has ended (sm_90 and newer)
 ):  # fmt: skip
     """out = x @ dequantize(codes).T + B t + bias for BLOCK_M rows of x and ROWS rows of the matrix. Grid: (all rows / ROWS, m blocks)."""
     FIELDS: tl.constexpr = 16 if BITS == 3 else 32 // BITS
@@ -135,6 +137,7 @@ def gemv_kernel(
     first_row = tl.program_id(0).to(tl.int64) * ROWS  # 64 bits: rows * units * words passes 2**31 for large heads
     first_m = tl.program_id(1) * BLOCK_M
     n_tiles = tl.cdiv(n_units, UNITS)
+    one |= m >> 31  # 0: but now no compiler knows the value, nor takes it from the constant bank, where it would cost a LOP3 of its own
     n_words = n_units * WORDS
     rows, units, words = tl.arange(0, ROWS), tl.arange(0, UNITS), tl.arange(0, UNITS * WORDS)
     TILE_X: tl.constexpr = FIELDS * UNITS * WORDS
@@ -146,13 +149,19 @@ def gemv_kernel(
     grid_start = first_row // BLOCK_ROWS * BLOCK_ROWS * n_groups + tl.multiple_of(first_row % BLOCK_ROWS, ROWS)
     scale_ptr += grid_start
     zero_ptr += grid_start
-    ms = first_m + tl.arange(0, BLOCK_M)
+    ms, row = first_m + tl.arange(0, BLOCK_M), first_row + rows
     x_offsets = ms[:, None, None] * (n_tiles * TILE_X) + words[None, None, :]
     sum_offsets = first_m * n_tiles * UNITS + units[:, None] * BLOCK_M + tl.arange(0, BLOCK_M)[None, :]
 
     inside = (words < n_words)[None, :]
     low = load_words(words_ptr, word_offsets, inside)
     high = load_high(high_ptr, word_offsets, inside, low, BITS)
+    if RANK_BLOCK:
+        ranks = tl.arange(0, RANK_BLOCK)
+        b_mask = (row < out_features)[:, None] & (ranks < rank)[None, :]
+        b = tl.load(lora_b_ptr + row[:, None] * rank + ranks[None, :], mask=b_mask, other=0.0)  # early: needed last
+    if OVERLAP:
+        gdc_wait()  # the matrix does not depend on prepare_kernel; everything below does
     total = tl.zeros((BLOCK_M, ROWS, UNITS), dtype=tl.float32)
     for tile in range(n_tiles):
         next_words = (tile + 1) * (UNITS * WORDS)
@@ -172,24 +181,13 @@ def gemv_kernel(
         low, high = next_low, next_high
 
     out = tl.sum(total, axis=2)
-    row = first_row + rows
     if RANK_BLOCK:
-        out += lora_rows(lora_b_ptr, t_ptr, row, ms, out_features, rank, RANK_BLOCK)
+        t = tl.load(t_ptr + ms[:, None] * RANK_BLOCK + ranks[None, :])
+        out += tl.sum(b.to(tl.float32)[None, :, :] * t[:, None, :], axis=2)
     if HAS_BIAS:
         out += tl.load(bias_ptr + row, mask=row < out_features, other=0.0).to(tl.float32)[None, :]
     out_mask = (ms < m)[:, None] & (row < out_features)[None, :]
     tl.store(out_ptr + ms[:, None].to(tl.int64) * out_features + row[None, :], out.to(out_ptr.dtype.element_ty), mask=out_mask)
-
-
-@triton.jit
-@no_type_check
-def lora_rows(lora_b_ptr, t_ptr, row, ms, out_features, rank, RANK_BLOCK: tl.constexpr):
-    """B t for some rows: float32 [BLOCK_M, ROWS] from B float16 [out, rank] and t float32 [m, RANK_BLOCK], which is 0 beyond the rank."""
-    ranks = tl.arange(0, RANK_BLOCK)
-    mask = (row < out_features)[:, None] & (ranks < rank)[None, :]
-    b = tl.load(lora_b_ptr + row[:, None] * rank + ranks[None, :], mask=mask, other=0.0).to(tl.float32)
-    t = tl.load(t_ptr + ms[:, None] * RANK_BLOCK + ranks[None, :])
-    return tl.sum(b[None, :, :] * t[:, None, :], axis=2)
 
 
 @triton.jit(do_not_specialize=["m", "in_features", "n_units", "rank"])
@@ -205,8 +203,11 @@ def prepare_kernel(
     ZERO: tl.constexpr,
     RANK_BLOCK: tl.constexpr,
     BLOCK_K: tl.constexpr,  # inputs that a program of the adapter reads at once
+    OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """What the main kernel needs of x. Grid: (tiles + RANK_BLOCK, rows of x, padded to BLOCK_M rows that give 0)."""
+    if OVERLAP:
+        gdc_launch_dependents()
     n_tiles = tl.cdiv(n_units, UNITS)
     if tl.program_id(0) < n_tiles:
         prepare_tile(x_ptr, prepared_ptr, sums_ptr, biases_ptr, m, in_features, n_tiles, BITS, WORDS, UNITS, BLOCK_M, ZERO)

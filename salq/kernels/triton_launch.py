@@ -7,16 +7,16 @@ import torch
 from jaxtyping import Float, Int16, Int32, Shaped, UInt8
 from torch import Tensor
 
-from salq.kernels.triton_configs import DEQUANTIZED_BYTES, KernelConfig, block_m
+from salq.kernels.triton_configs import DEQUANTIZED_BYTES, KernelConfig, block_m, register_limit
 from salq.kernels.triton_layout import WordLayout
 
-BLOCK_K = 1024
-"""Inputs that a program of the adapter reads at once."""
+BLOCK_K = 4096
+"""Inputs that a program of the adapter reads at once: one round trip to memory for most rows."""
 
 PREPARE_WARPS = 4
 
 ONE = 0x3F800000
-"""Bits of 1.0 in float32: why the kernels take it as an argument is said in `triton_kernels.magic`."""
+"""Bits of 1.0 in float32; `triton_kernels.magic` says why it is an argument."""
 
 OPTIONS = {"enable_fp_fusion": True}
 """Of every compilation. Multiply and add as one FFMA: said explicitly, because the default of triton changes after 3.9."""
@@ -97,12 +97,12 @@ def gemv(packed: Packed, x: Float[Tensor, "m in"], out: Float[Tensor, "m out"], 
     made = (scratch.prepared, scratch.sums, scratch.biases, scratch.t)
     module.prepare_kernel[(packed.tiles + packed.rank_block, len(scratch.t))](
         x, _or(packed.lora_A, x), *made, m, layout.in_features, layout.units, packed.rank, packed.scaling,
-        **shared, BLOCK_K=BLOCK_K, num_warps=PREPARE_WARPS, **OPTIONS,
+        **shared, BLOCK_K=BLOCK_K, OVERLAP=config.overlap, num_warps=PREPARE_WARPS, **OPTIONS,
     )  # fmt: skip
     module.gemv_kernel[(layout.blocks * config.rows // program_rows, len(scratch.t) // size)](
         *_matrix(packed), *made, _or(packed.lora_B, x), _or(packed.bias, x), out, m, layout.out_features, layout.units, packed.rank, ONE,
         **shared, UNITS_PER_GROUP=layout.units_per_group, BLOCK_ROWS=config.rows, ROWS=program_rows, HAS_BIAS=packed.bias is not None,
-        num_warps=config.warps, **OPTIONS,
+        OVERLAP=config.overlap, num_warps=config.warps, launch_pdl=config.overlap, maxnreg=register_limit(layout.bits, size), **OPTIONS,
     )  # fmt: skip
 
 

@@ -97,8 +97,9 @@ class TritonLinear(nn.Module):
         grid = (self.words, self.high, self.scale, self.zero_point, self.zero)
         return Packed(self.layout, self.config, *grid, self.lora_A, self.lora_B, self.scaling, self.bias)
 
+    @torch.no_grad()
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
-        """The quantized linear on `x` (float16, bfloat16 or float32)."""
+        """The quantized linear on `x` (float16, bfloat16 or float32). For running a model: no gradient goes through it."""
         flat = x.reshape(-1, self.in_features).contiguous()
         out = torch.empty(len(flat), self.out_features, dtype=x.dtype, device=x.device)
         with torch.cuda.device_of(flat):  # triton launches on the current device

@@ -41,3 +41,16 @@ def test_a_captured_graph_replays_on_new_inputs(bits: int) -> None:
     x.mul_(-3.0)
     graph.replay()
     assert relative_error(out, product(frozen, x, bias)) < TOLERANCE[torch.float16]
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_overlapping_launches_change_nothing(bits: int) -> None:
+    if torch.cuda.get_device_capability() < (9, 0):
+        pytest.skip("programmatic dependent launch needs compute capability 9.0")
+    case = Case(bits, 64, torch.float16, (1032, 4096), 1, 64, symmetric=False)
+    frozen, (x, bias) = frozen_of(case, "cuda"), inputs_of(case, "cuda")
+    plain = TritonLinear(frozen, bias)
+    overlapping = TritonLinear(frozen, bias, plain.config.model_copy(update={"overlap": True}))
+    for step in range(50):  # scratch memory is reused: what was read too early would be that of the step before
+        now = x * (step + 1)
+        assert torch.equal(overlapping(now), plain(now))
