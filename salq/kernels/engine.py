@@ -2,7 +2,8 @@
 
 transformers' forward costs several hundred microseconds of Python per block, more than a small model's weights. Here a block is some fifteen
 operations: q, k, v and gate, up as one call where the executor merges them, a static cache (`cache.py`), rotary tables computed once, attention by
-torch's scaled_dot_product_attention with grouped heads. On a GPU one step is a CUDA graph (`cuda_graph.py`).
+torch's scaled_dot_product_attention with grouped heads. On a GPU one step is a CUDA graph (`cuda_graph.py`); on a CPU a packed block can be one
+graph of onnxruntime (`onnx_block.py`).
 """
 
 from collections.abc import Callable, Sequence
