@@ -1,1 +1,1 @@
-"""x @ quantized weight: the reference in plain torch, and models assembled from it."""
+"""Running quantized models: executors of x @ quantized weight and their choice, models assembled from them, the decode engine."""
