@@ -71,7 +71,7 @@ class OnnxBlock:
         self._last, self._total = np.zeros(1, np.int32), np.zeros((), np.int32)
         self._x, self._y = np.zeros((1, 1, self.width), np.float32), np.zeros((1, 1, self.width), np.float32)
         self._bound: Any = None
-        self._bound_to: tuple[int, int] = (0, 0)
+        self._bound_to = (0, 0, 0)
 
     def __call__(self, hidden: Float[Tensor, "tokens width"], stored: Tensor, place: Span) -> Float[Tensor, "tokens width"]:
         """The block's output. That of a single token is overwritten by the next call."""
@@ -83,9 +83,9 @@ class OnnxBlock:
             self._session.run_with_iobinding(self._binding(hidden.numpy()[None], y, stored, place))
             return torch.from_numpy(y[0])
         self._x[0] = hidden.numpy()
-        if self._bound_to != (stored.data_ptr(), place.table[0].data_ptr()):
-            self._bound = self._binding(self._x, self._y, stored, place)
-            self._bound_to = (stored.data_ptr(), place.table[0].data_ptr())
+        memory = (stored.data_ptr(), place.table[0].data_ptr(), stored.shape[2])
+        if self._bound_to != memory:
+            self._bound, self._bound_to = self._binding(self._x, self._y, stored, place), memory
         self._session._sess.run_with_iobinding(self._bound._iobinding, None)
         return torch.from_numpy(self._y[0])
 
@@ -99,7 +99,7 @@ class OnnxBlock:
         place = Span(0, 1, cos, cos, (cos[:, : self.head_dim // 2].contiguous(),) * 2)
         if not bool(torch.isfinite(self(torch.ones(1, self.width), torch.zeros(2, self.kv_heads, HEAD_MULTIPLE, self.head_dim), place)).all()):
             raise RuntimeError("its first result is not finite")
-        self._bound, self._bound_to = None, (0, 0)
+        self._bound, self._bound_to = None, (0, 0, 0)
 
     def _binding(self, x: np.ndarray, y: np.ndarray, stored: Tensor, place: Span) -> Any:
         """Names to memory: the cache is read and written where it is."""
