@@ -73,7 +73,7 @@ class OnnxLinear(nn.Module):
     own_threads = True
     """Works with onnxruntime's threads, which go on spinning for milliseconds after a call."""
 
-    def __init__(self, linears: Sequence[FrozenLinear], biases: Sequence[Float[Tensor, " out"] | None]) -> None:
+    def __init__(self, linears: Sequence[FrozenLinear], biases: Sequence[Tensor | None]) -> None:
         """The weights are copied into onnxruntime's own order; nothing of `linears` is kept. Raises what onnxruntime raises."""
         super().__init__()
         self.spec = linears[0].spec
