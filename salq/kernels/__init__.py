@@ -1,1 +1,1 @@
-"""x @ quantized weight: the reference in plain torch, faster executors and the choice between them, models assembled from them, the decode engine."""
+"""Running quantized models: executors of x @ quantized weight and their choice, models assembled from them, the decode engine."""

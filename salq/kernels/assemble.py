@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import cast
 
@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from salq.core.device import release_memory
 from salq.core.errors import ConfigError
-from salq.kernels.executors import AUTO, Built, Executors, choose
+from salq.kernels import onnx_block
+from salq.kernels.engine import refusal as engine_refusal
+from salq.kernels.executors import AUTO, Built, Executors, choose, first_line
 from salq.kernels.groups import GROUPS, GroupedLinear, LinearGroup
 from salq.models.llama import LINEARS, Llama, read_config, read_weight
 from salq.models.shapes import linear_shapes
@@ -43,23 +45,64 @@ def quantize_in_place(model: Llama, frozen: Mapping[int, Mapping[str, FrozenLine
     return _replace(model, frozen, executor)
 
 
-def load_quantized(name: str, blocks: Mapping[int, Source], device: str = "auto", executor: str = AUTO) -> Llama:
+def load_quantized(name: str, blocks: Mapping[int, Source], device: str = "auto", executor: str = AUTO, *, whole: bool = False) -> Llama:
     """The model `name` with `blocks` running from codes; weights that the codes replace are never read.
 
     blocks: what yields the matrices of a block, by index. One block at a time is in memory as codes, so the peak stays near the result.
+    whole: for the decode engine alone, which is faster when a block is one graph; transformers' own forward pass then does not work.
     Raises what `load_model`, the sources and the executors raise.
     """
-    model = fill(load_skeleton(name, linear_weights(blocks), device), blocks, executor)
+    model = fill(load_skeleton(name, linear_weights(blocks), device), blocks, executor, whole=whole)
     release_memory()
     return model
 
 
-def fill(model: Llama, blocks: Mapping[int, Source], executor: str = AUTO) -> Llama:
-    """Put executors in the place of the linears of `blocks`, which may have no memory yet."""
+def decodable_copy(model: Llama, frozen: Mapping[int, Mapping[str, FrozenLinear]], executor: str = AUTO) -> Llama:
+    """`quantized_copy` for the decode engine alone: a block is one graph where onnxruntime runs all of it, and its linears cannot be called."""
+    memo: dict[int, object] = {id(tensor): tensor for tensor in [*model.model.parameters(), *model.model.buffers()]}
+    copied = dataclasses.replace(model, model=copy.deepcopy(model.model, memo))
+    return fill(copied, {index: partial(dict, linears) for index, linears in frozen.items()}, executor, whole=True)
+
+
+def fill(model: Llama, blocks: Mapping[int, Source], executor: str = AUTO, *, whole: bool = False) -> Llama:
+    """Put executors in the place of the linears of `blocks`, which may have no memory yet; `whole` as in `load_quantized`."""
     executors = Executors(executor)
+    whole = whole and engine_refusal(model) is None
     for index, source in blocks.items():
-        install(model.blocks[index], {name: linear.to(model.device) for name, linear in source().items()}, executors, model.dtype)
+        frozen = {name: linear.to(model.device) for name, linear in source().items()}
+        why = _install_whole(model.blocks[index], frozen, executors, model.dtype) if whole else ""
+        if why is not None:
+            install(model.blocks[index], frozen, executors, model.dtype)
+            _add_reason(model.blocks[index], frozen, why)
     return model
+
+
+def _install_whole(block: nn.Module, frozen: Mapping[str, FrozenLinear], executors: Executors, dtype: torch.dtype) -> str | None:
+    """Make the block one graph of onnxruntime. Where that fails nothing is changed and the reason is returned ('': another executor runs)."""
+    first = next(iter(frozen.values()))
+    executor, reason = next(executors.candidates(first, first.codes.device, dtype))
+    if executor.name != "onnxruntime":
+        return ""
+    if (why := onnx_block.refusal(block, frozen, dtype)) is not None:
+        return why
+    try:
+        graph = onnx_block.OnnxBlock(block, frozen)
+        graph.trial()
+    except Exception as error:  # noqa: BLE001 - an operator that this build of onnxruntime lacks; the matrices then run one by one
+        return f"a graph of the block failed: {first_line(error)}"
+    block.whole = graph  # type: ignore[assignment]
+    for name, linear in frozen.items():
+        placeholder = onnx_block.InBlock(linear)
+        placeholder.executor_reason = f"{reason}, each block as one graph"  # type: ignore[assignment]
+        block.set_submodule(name, placeholder)
+    return None
+
+
+def _add_reason(block: nn.Module, names: Iterable[str], why: str) -> None:
+    """Say why matrices run one by one."""
+    for name in names if why else ():
+        linear = block.get_submodule(name)
+        linear.executor_reason = f"{linear.executor_reason}, matrix by matrix ({why})"  # type: ignore[assignment]
 
 
 def install(block: nn.Module, frozen: Mapping[str, FrozenLinear], executors: Executors, dtype: torch.dtype) -> None:

@@ -2,7 +2,8 @@
 
 transformers' forward costs several hundred microseconds of Python per block, more than a small model's weights. Here a block is some fifteen
 operations: q, k, v and gate, up as one call where the executor merges them, a static cache (`cache.py`), rotary tables computed once, attention by
-torch's scaled_dot_product_attention with grouped heads. On a GPU one step is a CUDA graph (`cuda_graph.py`).
+torch's scaled_dot_product_attention with grouped heads. On a GPU one step is a CUDA graph (`cuda_graph.py`); on a CPU a packed block can be one
+graph of onnxruntime (`onnx_block.py`).
 """
 
 from collections.abc import Callable, Sequence
@@ -81,15 +82,16 @@ class DecodeEngine:
         inner = llama.model.model
         self.reason = "salq's decode engine"
         self.device, self.dtype = llama.device, llama.dtype
-        self.blocks = [DecodeBlock(block) for block in llama.blocks]
+        self.blocks: list[Any] = [getattr(block, "whole", None) or DecodeBlock(block) for block in llama.blocks]
         self.norm, self.head, self.embed = _norm(inner.norm), cast(nn.Module, llama.model.lm_head), inner.embed_tokens
         self._rotary = inner.rotary_emb
         first = self.blocks[0]
         self.cache = KeyValueCache(len(self.blocks), first.kv_heads, first.head_dim, self.device, self.dtype)
         self.cos = self.sin = torch.empty(0)
+        self.table = (self.cos, self.sin)
         self.length = 0
         self._graphs: Any = None
-        self._others_spin = any(getattr(module, "own_threads", False) for module in llama.model.modules())
+        self._others_spin = any(getattr(module, "own_threads", False) for module in [*llama.model.modules(), *self.blocks])
 
     def reset(self) -> None:
         """Forget the sequence; memory and captured graphs stay."""
@@ -111,7 +113,7 @@ class DecodeEngine:
 
     def _forward(self, ids: Tensor) -> Float[Tensor, "1 vocab"]:
         """Any number of tokens, over exactly the tokens so far."""
-        span = Span(self.length, len(ids), self.cos, self.sin)
+        span = Span(self.length, len(ids), self.cos, self.sin, self.table)
         hidden = self.embed(ids)
         for block, stored in zip(self.blocks, self.cache.blocks, strict=True):
             hidden = block(hidden, stored, span)
@@ -139,6 +141,7 @@ class DecodeEngine:
         cos, sin = self._rotary(torch.empty(0, dtype=self.dtype, device=self.device), positions)
         half = sin.shape[-1] // 2
         self.cos, self.sin = cos[0, :, None], torch.cat([-sin[0, :, None, :half], sin[0, :, None, half:]], dim=-1)
+        self.table = (cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous())
 
     def _captured(self) -> Any:
         if self._graphs is None:
@@ -165,8 +168,9 @@ class Place(Protocol):
 class Span:
     """`count` tokens from position `first` on: only what was written is read."""
 
-    def __init__(self, first: int, count: int, cos: Tensor, sin: Tensor) -> None:
-        """`cos` and `sin` are the tables of the whole bucket."""
+    def __init__(self, first: int, count: int, cos: Tensor, sin: Tensor, table: tuple[Tensor, Tensor]) -> None:
+        """`cos` and `sin` are the tables of the whole bucket, `table` the same without repetition and sign, for blocks that are graphs."""
+        self.table = table
         self.first, self.end = first, first + count
         self.cos, self.sin = cos[first : self.end], sin[first : self.end]
         # is_causal would align a continuation with the beginning of the text

@@ -191,7 +191,7 @@ class Executors:
             try:
                 return [Built(_tried(executor, *piece, dtype), executor, reason) for piece in pieces]
             except Exception as error:  # noqa: BLE001 - a compiler, a driver or a library may fail in any way; the next executor takes over
-                self._failed[executor.name] = f"it failed ({_first_line(error)})"
+                self._failed[executor.name] = f"it failed ({first_line(error)})"
         raise AssertionError("the reference neither refuses nor fails")
 
 
@@ -210,6 +210,7 @@ def _sentence(executor: Executor, spec: QuantSpec, passed_over: Sequence[str]) -
     return executor.describe(spec) + (f" ({'; '.join(passed_over)})" if passed_over else "")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What a library said, on one line of readable length."""
     text = " ".join(str(error).split())
     return text[:160] or type(error).__name__

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from salq.core.device import out_of_memory_as_error
 from salq.core.errors import ConfigError
-from salq.kernels.assemble import execution, quantized_copy, round_head, rtn_blocks
+from salq.kernels.assemble import decodable_copy, execution, round_head, rtn_blocks
 from salq.kernels.engine import Decoder, decoder_for
-from salq.kernels.executors import EXECUTORS
+from salq.kernels.executors import EXECUTORS, Executors
 from salq.kernels.linear import QuantLinear
 from salq.models.llama import Llama
 from salq.quant.frozen import FrozenLinear, rtn
@@ -146,8 +146,8 @@ def _models(model: Llama, specs: list[QuantSpec], rank: int, ids: list[int]) -> 
             )
             for name, frozen in ((f"engine, {spec.tag}", blocks), (f"engine, {spec.tag} adapters r{rank}", adapted)):
                 if frozen:
-                    found[name] = quantized_copy(model, frozen, "auto")
-                    errors[name] = _block_error(found[name], frozen[0])
+                    found[name] = decodable_copy(model, frozen)
+                    errors[name] = _block_error(model, frozen[0])
     for name, error in errors.items():
         _check(name, error, EXACT if name == "engine, original" else ROUNDED)
     return found, errors
@@ -157,9 +157,11 @@ def _models(model: Llama, specs: list[QuantSpec], rank: int, ids: list[int]) -> 
 def _block_error(model: Llama, frozen: Mapping[str, FrozenLinear]) -> float:
     """Largest relative error of the first block's matrices against the reference."""
     errors = []
-    for name, linear in model.linears(0).items():
-        x = torch.randn(1, frozen[name].codes.shape[1], generator=torch.Generator().manual_seed(0)).to(model.device, model.dtype)
-        errors.append(_relative(linear(x), QuantLinear(frozen[name].to(model.device))(x)))
+    for linear in frozen.values():
+        placed = linear.to(model.device)
+        x = torch.randn(1, placed.codes.shape[1], generator=torch.Generator().manual_seed(0)).to(model.device, model.dtype)
+        (built,) = Executors().build([placed], [None], model.dtype)
+        errors.append(_relative(built.module(x), QuantLinear(placed)(x)))
     return max(errors)
 
 

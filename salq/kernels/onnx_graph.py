@@ -1,4 +1,4 @@
-"""A small ONNX graph as bytes, written without the onnx package: nodes, constants kept outside, one input, one output.
+"""A small ONNX graph as bytes, written without the onnx package: nodes, constants kept outside.
 
 ONNX files are protocol buffers; the field numbers are those of onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto).
 Constants are declared only: onnxruntime takes their memory from arrays that it is given beside the graph, which saves a copy of every weight.
@@ -15,7 +15,7 @@ OPSET = 17
 CONTRIB = "com.microsoft"
 """Domain of the operators that onnxruntime adds, such as MatMulNBits."""
 
-_TYPES = {"float32": 1, "uint8": 2, "int64": 7}
+_TYPES = {"float32": 1, "uint8": 2, "int32": 6, "int64": 7}
 _FLOAT, _INT, _STRING = 1, 2, 3
 _VARINT, _BYTES, _FIXED32 = 0, 2, 5
 
@@ -33,14 +33,23 @@ class Node:
     domain: str = ""
 
 
-def graph_bytes(nodes: Sequence[Node], constants: Mapping[str, np.ndarray], source: tuple[str, int], result: tuple[str, int]) -> bytes:
-    """The serialized model from float32 `source` [rows, width] to float32 `result` [rows, width]; rows may be any number.
+@dataclass(frozen=True)
+class Value:
+    """An input or output of the graph; a size that is a word may be any number, the same one wherever the word stands."""
+
+    name: str
+    shape: Sequence[int | str]
+    dtype: str = "float32"
+
+
+def graph_bytes(nodes: Sequence[Node], constants: Mapping[str, np.ndarray], inputs: Sequence[Value], outputs: Sequence[Value]) -> bytes:
+    """The serialized model.
 
     Each of `constants` that is float32 or uint8 has to be handed to the session under its name; int64 ones are part of the bytes.
     """
     graph = b"".join(_message(1, _node(node)) for node in nodes) + _message(2, b"salq")
     graph += b"".join(_message(5, _constant(name, array)) for name, array in constants.items())
-    graph += _message(11, _value(*source)) + _message(12, _value(*result))
+    graph += b"".join(_message(11, _value(value)) for value in inputs) + b"".join(_message(12, _value(value)) for value in outputs)
     operators = [_message(1, domain.encode()) + _number(2, version) for domain, version in (("", OPSET), (CONTRIB, 1))]
     return _number(1, IR_VERSION) + b"".join(_message(8, operator) for operator in operators) + _message(7, graph)
 
@@ -74,9 +83,10 @@ def _constant(name: str, array: np.ndarray) -> bytes:
     return head + outside + _number(14, 1)
 
 
-def _value(name: str, width: int) -> bytes:
-    shape = _message(1, _message(2, b"rows")) + _message(1, _number(1, width))
-    return _message(1, name.encode()) + _message(2, _message(1, _number(1, _TYPES["float32"]) + _message(2, shape)))
+def _value(value: Value) -> bytes:
+    sizes = [_message(2, size.encode()) if isinstance(size, str) else _number(1, size) for size in value.shape]
+    shape = b"".join(_message(1, size) for size in sizes)
+    return _message(1, value.name.encode()) + _message(2, _message(1, _number(1, _TYPES[value.dtype]) + _message(2, shape)))
 
 
 def _key(number: int, wire: int) -> bytes:

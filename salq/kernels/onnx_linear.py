@@ -4,6 +4,7 @@ Codes of 2, 4 and 8 bits run as they are stored, 3-bit codes in 4 bits (the same
 per block of inputs (accuracy_level 4), which is where the speed comes from; weights, scales and zero points are exact.
 """
 
+import dataclasses
 import importlib.metadata
 import importlib.util
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from salq.kernels.onnx_graph import CONTRIB, Node, graph_bytes
+from salq.kernels.onnx_graph import CONTRIB, Node, Value, graph_bytes
 from salq.packing.planes import pack
 from salq.quant.frozen import FrozenLinear
 from salq.quant.spec import QuantSpec
@@ -72,23 +73,17 @@ class OnnxLinear(nn.Module):
     own_threads = True
     """Works with onnxruntime's threads, which go on spinning for milliseconds after a call."""
 
-    def __init__(self, linears: Sequence[FrozenLinear], biases: Sequence[Float[Tensor, " out"] | None]) -> None:
+    def __init__(self, linears: Sequence[FrozenLinear], biases: Sequence[Tensor | None]) -> None:
         """The weights are copied into onnxruntime's own order; nothing of `linears` is kept. Raises what onnxruntime raises."""
         super().__init__()
         self.spec = linears[0].spec
         self.in_features = linears[0].codes.shape[1]
         self.out_features = sum(len(linear.codes) for linear in linears)
         self.rank = max(linear.rank for linear in linears)
-        constants = _weight_constants(linears)
-        nodes = [_matmul(linears[0], self.out_features)]
-        for addition, own in (_adapter_nodes(linears), _bias_nodes(linears, biases)):
-            if own:
-                constants |= own
-                last = nodes[-1].outputs[0]
-                nodes += [*addition, Node("Add", [last, addition[-1].outputs[0] if addition else "bias"], [f"{last}+"])]
-        result = nodes[-1].outputs[0]
-        self._names = [result]
-        self._session = session(graph_bytes(nodes, constants, ("x", self.in_features), (result, self.out_features)), constants)
+        nodes, constants = linear_nodes("", "x", "y", linears, biases)
+        self._names = ["y"]
+        graph = graph_bytes(nodes, constants, [Value("x", ("rows", self.in_features))], [Value("y", ("rows", self.out_features))])
+        self._session = session(graph, constants)._sess  # the bare session: its wrapper would check every call's names again
 
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
         """The linears on `x`, float32."""
@@ -108,7 +103,7 @@ class OnnxLinear(nn.Module):
 
 
 def session(graph: bytes, constants: dict[str, np.ndarray]) -> Any:
-    """onnxruntime's bare session of a graph: its Python wrapper would check every call's names again.
+    """An onnxruntime session of a graph.
 
     All sessions share one pool of as many threads as torch has at the first call; a pool per matrix would be hundreds of threads.
     """
@@ -123,7 +118,7 @@ def session(graph: bytes, constants: dict[str, np.ndarray]) -> Any:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
     outside = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in constants.items() if array.dtype != np.int64}
     options.add_external_initializers(list(outside), list(outside.values()))
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])._sess
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 @cache
@@ -144,13 +139,31 @@ def _version() -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def _matmul(frozen: FrozenLinear, out_features: int) -> Node:
+def linear_nodes(
+    prefix: str, source: str, result: str, linears: Sequence[FrozenLinear], biases: Sequence[Tensor | None]
+) -> tuple[list[Node], dict[str, np.ndarray]]:
+    """Operators from the value `source` to the value `result`, the outputs of `linears` side by side; names of their own begin with `prefix`."""
+    constants = {f"{prefix}{name}": array for name, array in _weight_constants(linears).items()}
+    value = f"{prefix}product"
+    nodes = [_matmul(prefix, source, value, linears)]
+    for addition, own in (_adapter_nodes(prefix, source, linears), _bias_constants(prefix, linears, biases)):
+        if own:
+            constants |= own
+            summand = addition[-1].outputs[0] if addition else f"{prefix}bias"
+            nodes += [*addition, Node("Add", [value, summand], [f"{value}+"])]
+            value = f"{value}+"
+    return [*nodes[:-1], dataclasses.replace(nodes[-1], outputs=[result])], constants
+
+
+def _matmul(prefix: str, source: str, result: str, linears: Sequence[FrozenLinear]) -> Node:
+    frozen = linears[0]
     block = input_block(frozen)
     assert block is not None  # `refusal` was asked
     attributes = {
-        "K": frozen.codes.shape[1], "N": out_features, "bits": native_bits(frozen.spec.bits), "block_size": block, "accuracy_level": INT8_ACTIVATIONS,
+        "K": frozen.codes.shape[1], "N": sum(len(linear.codes) for linear in linears), "bits": native_bits(frozen.spec.bits), "block_size": block,
+        "accuracy_level": INT8_ACTIVATIONS,
     }  # fmt: skip
-    return Node("MatMulNBits", ["x", "qweight", "scale", "zero_point"], ["y"], attributes, CONTRIB)
+    return Node("MatMulNBits", [source, *(f"{prefix}{name}" for name in ("qweight", "scale", "zero_point"))], [result], attributes, CONTRIB)
 
 
 def _weight_constants(linears: Sequence[FrozenLinear]) -> dict[str, np.ndarray]:
@@ -172,22 +185,23 @@ def _weight_constants(linears: Sequence[FrozenLinear]) -> dict[str, np.ndarray]:
     }
 
 
-def _adapter_nodes(linears: Sequence[FrozenLinear]) -> tuple[list[Node], dict[str, np.ndarray]]:
-    """u = [(x @ lora_A_i.T) @ (scaling_i * lora_B_i).T]: one product with all lora_A, then one per linear."""
+def _adapter_nodes(prefix: str, source: str, linears: Sequence[FrozenLinear]) -> tuple[list[Node], dict[str, np.ndarray]]:
+    """u = [(x @ lora_A_i.T) @ (scaling_i * lora_B_i.T)]: one product with all lora_A, then one per linear."""
     if not any(linear.rank for linear in linears):
         return [], {}
     full = [_adapter(linear) for linear in linears]
-    constants = {"lora_A": torch.cat([lora_A for lora_A, _ in full]).T.contiguous().numpy()}
-    constants |= {f"lora_B{index}": lora_B.T.contiguous().numpy() for index, (_, lora_B) in enumerate(full)}
+    constants = {f"{prefix}lora_A": torch.cat([lora_A for lora_A, _ in full]).T.contiguous().numpy()}
+    constants |= {f"{prefix}lora_B{index}": lora_B.T.contiguous().numpy() for index, (_, lora_B) in enumerate(full)}
+    down = Node("MatMul", [source, f"{prefix}lora_A"], [f"{prefix}t"])
     if len(full) == 1:
-        return [Node("MatMul", ["x", "lora_A"], ["t"]), Node("MatMul", ["t", "lora_B0"], ["u"])], constants
-    constants["ranks"] = np.array([len(lora_A) for lora_A, _ in full], np.int64)
+        return [down, Node("MatMul", [f"{prefix}t", f"{prefix}lora_B0"], [f"{prefix}u"])], constants
+    constants[f"{prefix}ranks"] = np.array([len(lora_A) for lora_A, _ in full], np.int64)
     parts = range(len(full))
     return [
-        Node("MatMul", ["x", "lora_A"], ["t"]),
-        Node("Split", ["t", "ranks"], [f"t{index}" for index in parts], {"axis": 1}),
-        *[Node("MatMul", [f"t{index}", f"lora_B{index}"], [f"u{index}"]) for index in parts],
-        Node("Concat", [f"u{index}" for index in parts], ["u"], {"axis": 1}),
+        down,
+        Node("Split", [f"{prefix}t", f"{prefix}ranks"], [f"{prefix}t{index}" for index in parts], {"axis": -1}),
+        *[Node("MatMul", [f"{prefix}t{index}", f"{prefix}lora_B{index}"], [f"{prefix}u{index}"]) for index in parts],
+        Node("Concat", [f"{prefix}u{index}" for index in parts], [f"{prefix}u"], {"axis": -1}),
     ], constants
 
 
@@ -198,8 +212,8 @@ def _adapter(linear: FrozenLinear) -> tuple[Tensor, Tensor]:
     return linear.lora_A.float(), linear.lora_B.float() * linear.scaling
 
 
-def _bias_nodes(linears: Sequence[FrozenLinear], biases: Sequence[Tensor | None]) -> tuple[list[Node], dict[str, np.ndarray]]:
+def _bias_constants(prefix: str, linears: Sequence[FrozenLinear], biases: Sequence[Tensor | None]) -> tuple[list[Node], dict[str, np.ndarray]]:
     if all(bias is None for bias in biases):
         return [], {}
     rows = [torch.zeros(len(linear.codes)) if bias is None else bias.detach().float() for linear, bias in zip(linears, biases, strict=True)]
-    return [], {"bias": torch.cat(rows).contiguous().numpy()}
+    return [], {f"{prefix}bias": torch.cat(rows).contiguous().numpy()}

@@ -6,11 +6,14 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
+from salq.kernels import onnx_linear
+from salq.kernels.assemble import decodable_copy, quantized_copy, rtn_blocks
 from salq.kernels.engine import DecodeEngine
 from salq.models.capture import capture_block_inputs, run_block
 from salq.models.catalogue import CATALOGUE, parameters_of
 from salq.models.llama import LINEARS, Llama, load_model, read_config, read_weight
 from salq.models.tiny import byte_tokenizer, save_tiny, tiny_llama
+from salq.quant.spec import QuantSpec
 from tests.helpers import assert_close, random_tokens
 
 BASE = CATALOGUE["llama-3.2-1b"].config
@@ -76,3 +79,15 @@ def test_the_decode_engine_gives_the_same_logits(any_llama: Llama) -> None:
     with torch.no_grad():
         want = any_llama.model(torch.tensor([ids])).logits[0, 11:]
     assert_close("logits", torch.stack(got), want, rtol=1e-4, atol=1e-4)
+
+
+def test_packed_blocks_decode_as_the_reference_does(any_llama: Llama, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole blocks as graphs where heads allow it, with float32 activations, so that only the arithmetic can differ."""
+    monkeypatch.setattr(onnx_linear, "INT8_ACTIVATIONS", 1)
+    frozen = rtn_blocks(any_llama, QuantSpec(bits=4, group_size=32))
+    engine = DecodeEngine(decodable_copy(any_llama, frozen))
+    ids = random_tokens(any_llama.config.vocab_size, n_samples=1, seq_len=16)[0].tolist()
+    got = [engine.advance(ids[:9]), *(engine.advance([token]) for token in ids[9:14]), engine.advance(ids[14:])]
+    with torch.no_grad():
+        want = quantized_copy(any_llama, frozen).model(torch.tensor([ids])).logits[0, [8, 9, 10, 11, 12, 13, 15]]
+    assert_close("logits", torch.stack(got), want, rtol=1e-4, atol=2e-4)

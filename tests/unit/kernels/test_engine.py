@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from salq.kernels.assemble import quantized_copy, rtn_blocks
+from salq.core.errors import ConfigError
+from salq.kernels import onnx_linear
+from salq.kernels.assemble import decodable_copy, execution, quantized_copy, round_head, rtn_blocks
 from salq.kernels.cache import FIRST_BUCKET, KeyValueCache, bucket_of
 from salq.kernels.engine import DecodeEngine, Span, Spot, TransformersDecoder, decoder_for, refusal
+from salq.kernels.measure import with_random_adapter
 from salq.models.llama import Llama
 from salq.models.tiny import byte_tokenizer, tiny_llama
 from salq.quant.spec import QuantSpec
@@ -46,6 +49,33 @@ def test_packed_models_decode_as_their_modules_do(tiny: Llama, executor: str) ->
     got, want = portions(packed, ids, sizes), transformers_logits(packed, ids, sizes)
     # the same codes; activations are rounded block by block, so a sum in another order may round one of them differently
     assert_close(executor, got, want, rtol=1e-4, atol=1e-4 if executor == "reference" else 0.05)
+
+
+def test_a_block_as_one_graph(tiny: Llama, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With float32 activations in onnxruntime the logits are the reference's, in any portions, across a bucket, with adapters."""
+    monkeypatch.setattr(onnx_linear, "INT8_ACTIVATIONS", 1)
+    plain = rtn_blocks(tiny, QuantSpec(bits=3, group_size=64))
+    frozen = {index: {name: with_random_adapter(one, 4) for name, one in block.items()} for index, block in plain.items()}
+    whole = decodable_copy(tiny, {1: frozen[1]})
+    assert "each block as one graph" in execution(whole)
+    sizes = [5, 1, 1, 30, FIRST_BUCKET - 40, 1, 1, 1, 20, 1]
+    ids = random_tokens(tiny.config.vocab_size, 1, sum(sizes))[0].tolist()
+    want = transformers_logits(quantized_copy(tiny, {1: frozen[1]}), ids, sizes)
+    assert_close("logits", portions(whole, ids, sizes), want, rtol=1e-4, atol=2e-4)
+    with pytest.raises(ConfigError, match="decode engine only"):
+        whole.model(torch.tensor([ids]))
+    rounded = round_head(whole)
+    assert float((portions(rounded, ids, sizes) - want).norm() / want.norm()) < 0.02
+    assert execution(rounded).endswith("the head in 8 bits")
+
+
+def test_a_block_that_cannot_be_one_graph_runs_matrix_by_matrix(tiny: Llama) -> None:
+    frozen = rtn_blocks(tiny, QuantSpec(bits=4, group_size=64))
+    del frozen[0]["mlp.up_proj"]
+    said = execution(decodable_copy(tiny, frozen))
+    assert "matrix by matrix (mlp.up_proj is not quantized)" in said
+    assert "1 of 14 matrices: torch float32" in said
+    assert "graph" not in execution(decodable_copy(tiny, frozen, "reference"))
 
 
 def test_one_token_at_a_position_that_is_a_tensor(tiny: Llama) -> None:
@@ -100,8 +130,8 @@ def test_a_rope_that_changes_with_length_is_left_to_transformers(tmp_path: Path)
 
 def test_a_continuation_sees_what_is_before_it() -> None:
     cos = torch.zeros(8, 1, 4)
-    assert Span(0, 3, cos, cos).mask is None
-    assert Span(2, 1, cos, cos).mask is None
-    mask = Span(2, 2, cos, cos).mask
+    assert Span(0, 3, cos, cos, (cos, cos)).mask is None
+    assert Span(2, 1, cos, cos, (cos, cos)).mask is None
+    mask = Span(2, 2, cos, cos, (cos, cos)).mask
     assert mask is not None
     assert mask.tolist() == [[True, True, True, False], [True, True, True, True]]

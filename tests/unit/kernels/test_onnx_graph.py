@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salq.kernels.onnx_graph import Node, _varint, graph_bytes
+from salq.kernels.onnx_graph import Node, Value, _varint, graph_bytes
 from salq.kernels.onnx_linear import session
 
 
@@ -27,7 +27,7 @@ def test_a_graph_with_constants_and_attributes(rows: int) -> None:
         Node("Concat", ["b", "e"], ["out"], {"axis": 1}),
     ]
     x = np.array([[-1, 0.5], [2, 3], [0, 0]], np.float32)[:rows]
-    (got,) = session(graph_bytes(nodes, constants, ("x", 2), ("out", 3)), constants).run(["out"], {"x": x}, None)
+    (got,) = session(graph_bytes(nodes, constants, [Value("x", ("rows", 2))], [Value("out", ("rows", 3))]), constants).run(["out"], {"x": x}, None)
     y = x @ constants["w"]
     want = np.concatenate([y[:, 1:], np.where(y[:, :1] > 0, y[:, :1], 0.5 * np.expm1(y[:, :1]))], axis=1)
     np.testing.assert_allclose(got, want, rtol=1e-6)
@@ -35,4 +35,4 @@ def test_a_graph_with_constants_and_attributes(rows: int) -> None:
 
 def test_nonsense_is_refused_by_onnxruntime() -> None:
     with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidGraph):
-        session(graph_bytes([Node("NoSuchOperator", ["x"], ["y"])], {}, ("x", 2), ("y", 2)), {})
+        session(graph_bytes([Node("NoSuchOperator", ["x"], ["y"])], {}, [Value("x", (1, 2))], [Value("y", (1, 2))]), {})
