@@ -150,4 +150,4 @@ def perplexity(value: float) -> str:
 
 def share(value: float) -> str:
     """A share as a percentage."""
-    return f"{100 * value:.1f} %" if value < 0.1 else f"{100 * value:.0f} %"  # noqa: PLR2004 - small shares need the decimal
+    return f"{100 * value:.1f}\u00a0%" if value < 0.1 else f"{100 * value:.0f}\u00a0%"  # noqa: PLR2004 - small shares need the decimal

@@ -104,7 +104,7 @@ def _build(ctx: UiContext) -> _Parts:
     options = side_choices(ctx.store, choices)
     kept = kept_chat(ctx.default_model)
     pickers, chats, facts, columns = [], [], [], []
-    with gr.Row(equal_height=False, elem_id="compare-pickers"):
+    with gr.Row(equal_height=False, elem_id="compare-pickers", elem_classes="salq-fields"):
         for index, value in enumerate(FIRST):
             picker = gr.Dropdown(
                 _options(options, index), value=value, label=f"Side {'ABC'[index]}", info=SIDE_INFO[index], elem_id=f"compare-side-{index}",

@@ -204,7 +204,7 @@ def test_the_drawing_is_what_salq_computes(visit: Visit) -> None:
     assert box is not None
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 5)
     page.mouse.down()
-    page.mouse.move(box["x"] - 60, box["y"] + 5, steps=6)
+    page.mouse.move(box["x"] - 170, box["y"] + 5, steps=6)
     page.mouse.up()
     upper = result(page, "levels", "s.upper")
     assert 0.3 <= upper < 1

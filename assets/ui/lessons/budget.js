@@ -92,7 +92,7 @@ export function draw(result, state, { width }) {
   if (deal.fine) rows.push({ name: "dealt by matrix", value: deal.fineCost, text: number(deal.fineCost), kind: "best" });
   const y = top + tall + 82;
   drawn.push(el("text", { x: 0, y: y - 12, class: "title", text: "Predicted rise of the loss" }));
-  const made = bars(rows, { x: 0, y, width, most: Math.max(...rows.map((row) => row.value)), label: width < 480 ? 112 : 150 });
+  const made = bars(rows, { x: 0, y, width, most: Math.max(...rows.map((row) => row.value)), label: width < 480 ? 124 : 150 });
   return { parts: [...drawn, ...made.parts], height: y + made.height + 4 };
 }
 

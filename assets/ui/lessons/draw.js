@@ -51,7 +51,7 @@ export function ticks(most) {
   return Array.from({ length: Math.floor(most / step + 1e-9) + 1 }, (_, i) => i * step);
 }
 
-export const percent = (share, digits = 0) => `${(share * 100).toFixed(digits)} %`;
+export const percent = (share, digits = 0) => `${(share * 100).toFixed(digits)}\u00a0%`;
 
 const VIRIDIS = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
 const CIVIDIS = [[0, 34, 78], [65, 77, 107], [124, 123, 120], [185, 172, 112], [254, 232, 56]];

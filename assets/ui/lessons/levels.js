@@ -112,4 +112,4 @@ export function summary(result, state) {
 }
 
 /** Near the best clip, and clearly better than none; at 3 bits and more there is little to win. */
-export const done = (state, { error, best: found, whole }) => error.total <= found.total * 1.1 && error.total < whole * 0.8;
+export const done = (state, { error, best: found, whole }) => error.total <= found.total * 1.3 && error.total < whole * 0.8;

@@ -66,7 +66,7 @@ function shares(values) {
 export function draw(result, state, { width, material }) {
   const { patch, chosen } = result, parts = [], rows = patch.weights.length, columns = patch.weights[0].length;
   const beside = width > 620, gap = 18, wide = beside ? (width - 2 * gap) / 3 : width, tall = beside ? Math.max(wide * 0.5, 96) : 96;
-  if (material) parts.push(el("text", { x: 0, y: 12, class: "quiet", text: `${patch.matrix}: one group of ${columns} weights of each of ${rows} rows` }));
+  if (material) parts.push(el("text", { x: 0, y: 12, class: "quiet", text: `${patch.matrix}: ${rows} groups of ${columns} weights` }));
   const head = material ? 24 : 0;
   const maps = [["Saliency", patch.saliency, "cividis"], ["Move |w − ŵ|", result.move, "viridis"], ["Saliency × move²", result.cost, "viridis"]];
   maps.forEach(([title, values, name], i) => {
