@@ -83,7 +83,7 @@ def _field(path: str, value: Any, info: FieldInfo) -> Field:
         kind = "choice"
     elif isinstance(value, bool):
         kind = "switch"
-    elif isinstance(value, float) or annotation is float:
+    elif isinstance(value, float):  # an optional number that is absent is a text: a number field would show it as 0
         kind = "number"
     elif isinstance(value, int) or path.endswith("group_size"):
         kind = "integer"
@@ -144,7 +144,7 @@ def _parsed(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     text = value.strip()
-    named = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False, "none": None, "row": None}
+    named = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False, "none": None, "row": None, "": None}
     if text.lower() in named:
         return named[text.lower()]
     for convert in (int, float):

@@ -153,7 +153,7 @@ def _render_fields(overrides: gr.State, fields_of: gr.State) -> None:
 
         def collect(*values: Any) -> dict[str, Any]:
             changed = zip(fields, values, strict=True)
-            return {one.path: value for one, value in changed if value is not None and value != one.value}
+            return {one.path: value for one, value in changed if value not in (None, "") and value != one.value}
 
         gr.on([control.input for control in controls], collect, controls, overrides, trigger_mode="always_last", **QUIET)
 
