@@ -3,7 +3,7 @@
 python benchmarks/kernels.py --shape 4096x4096 --m 1 --json benchmarks/results/kernels-4096x4096.json      (a CUDA GPU)
 python benchmarks/kernels.py --check --json ...       the list of the tests, on the GPU
 python benchmarks/kernels.py --sweep --shape ...      other settings than the shipped ones
-python benchmarks/kernels.py --compile --json ...     registers, spills, instructions per weight of every kernel; needs triton and no GPU
+python benchmarks/kernels.py --compile --json ...     registers, spills, instructions per weight of every kernel (--full: all variants); needs triton and no GPU
 python benchmarks/kernels.py --dry                    who would take part, and how many bytes each reads; measures nothing
 """
 
@@ -63,7 +63,7 @@ UNITS = {
 def work(options: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows of the result, printed as they come."""
     if options.compile:
-        return compiled(options.capability)
+        return compiled(options.capability, options.full)
     if options.dry:
         return planned(options)
     device = torch.device(options.device)
@@ -167,12 +167,12 @@ def checked(device: torch.device) -> list[dict[str, Any]]:
     return rows
 
 
-def compiled(capabilities: list[int]) -> list[dict[str, Any]]:
-    """Every shipped kernel for every capability."""
-    from salq.kernels.triton_compile import compile_variant, shipped_in_full
+def compiled(capabilities: list[int], full: bool) -> list[dict[str, Any]]:
+    """Every shipped kernel for every capability: for one usual matrix at every width, or in full for every group size, dtype and row length."""
+    from salq.kernels.triton_compile import compile_variant, shipped, shipped_in_full
 
     rows = []
-    for variant in shipped_in_full():
+    for variant in shipped_in_full() if full else shipped():
         for capability in capabilities:
             one = compile_variant(variant, capability)
             rows.append(said({**one.model_dump(), "name": f"{one.kernel} {one.bits}-bit", "wrong": one.stack_bytes > 0}))
@@ -232,6 +232,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--m", type=int, nargs="+", default=[1], help="rows of x (default 1)")
     parser.add_argument("--only", nargs="+", help="contenders whose name contains one of these words")
     parser.add_argument("--capability", type=int, nargs="+", default=[80, 89, 90], help="targets of --compile (default 80 89 90)")
+    parser.add_argument(
+        "--full", action="store_true", help="--compile: every group size, dtype, zero point and row length too (some 280 compilations)"
+    )
     parser.add_argument("--json", type=Path, help="file to write the result to")
     actions: dict[str, str] = {
         "--check": "compare with float64 on the list of the tests", "--sweep": "try other settings than the shipped ones",

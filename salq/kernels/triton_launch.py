@@ -45,8 +45,8 @@ class Packed:
 
     @property
     def rank_block(self) -> int:
-        """`rank` rounded up to a power of two, at least 16; 0 without an adapter."""
-        return max(16, 1 << (self.rank - 1).bit_length()) if self.rank else 0
+        """`rank` rounded up to a power of two, at least 4; 0 without an adapter."""
+        return max(4, 1 << (self.rank - 1).bit_length()) if self.rank else 0
 
     @property
     def tiles(self) -> int:

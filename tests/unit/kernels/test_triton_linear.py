@@ -93,7 +93,7 @@ def test_a_symmetric_grid_stores_no_zero_points() -> None:
 def test_adapters_and_bias_are_kept() -> None:
     frozen = dataclasses.replace(frozen_of(2, (8, 128), 64), lora_A=torch.randn(3, 128).half(), lora_B=torch.randn(8, 3).half(), scaling=0.5)
     linear = TritonLinear(frozen, torch.ones(8))
-    assert (linear.packed.rank, linear.packed.rank_block, linear.packed.scaling) == (3, 16, 0.5)
+    assert (linear.packed.rank, linear.packed.rank_block, linear.packed.scaling) == (3, 4, 0.5)
     assert set(linear.state_dict()) == {"words", "scale", "zero_point", "lora_A", "lora_B", "bias"}
 
 
