@@ -65,7 +65,7 @@ def assemble(
             raise ModelError(f"{name} has shape {tuple(tensor.shape)} where the config says {tuple(known[name])}; fetch the model again.")
         parent, _, attribute = name.rpartition(".")
         if name == EMBEDDING and tensor.dtype.itemsize < dtype.itemsize and not config.tie_word_embeddings:
-            model.model.embed_tokens = NarrowEmbedding(tensor.to(device, copy=True), dtype)
+            model.model.embed_tokens = NarrowEmbedding(tensor.to(device), dtype)
             continue
         value = tensor.to(device, dtype, copy=True)  # a copy, so that no file stays mapped for the sake of one tensor
         setattr(model.get_submodule(parent), attribute, nn.Parameter(value, requires_grad=False))
@@ -77,7 +77,10 @@ def assemble(
 
 
 class NarrowEmbedding(nn.Module):
-    """An embedding table as it is stored, whose rows are widened when they are looked up: the same numbers in half the memory."""
+    """An embedding table as it is stored, whose rows are widened when they are looked up: the same numbers in half the memory.
+
+    On a CPU the table stays a view of its file, of which only the rows that were looked up are in memory.
+    """
 
     def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
         """`weight` [vocab, width] in 16 bits; rows come in `dtype`."""

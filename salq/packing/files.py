@@ -123,12 +123,11 @@ class PackedFile:
         return {name: self.matrix(name) for name in self.manifest.matrices}
 
     def rest(self) -> Iterator[tuple[str, Tensor]]:
-        """The other tensors, one by one. Raises FormatError for one that is missing or was altered."""
+        """The other tensors, one by one, as views of the file: what is never touched takes no memory. Raises FormatError: missing or altered."""
         for name, digest in self.manifest.rest.items():
-            tensor = self._tensors(name).get("")
-            if tensor is None or sha256(tensor) != digest:
+            if name not in self._names or sha256(self._view(name)) != digest:
                 raise FormatError(f"{self.path.name} was altered: {name} is not what its manifest says.")
-            yield name, tensor
+            yield name, self._view(name)  # anew: the pages that were hashed belong to a mapping that is gone
 
     def _of_format_1(self, name: str, entry: Matrix, tensors: Mapping[str, Tensor]) -> FrozenLinear:
         """Format 1 kept the tensors of a FrozenLinear as they are, without shapes and hashes to check them by."""
@@ -138,9 +137,14 @@ class PackedFile:
 
     def _tensors(self, prefix: str) -> dict[str, Tensor]:
         """{what follows the prefix: tensor}, read into memory."""
+        return {name.removeprefix(prefix): self._view(name).clone() for name in sorted(self._names) if name.startswith(prefix)}
+
+    def _view(self, name: str) -> Tensor:
+        """A tensor in a mapping of the file of its own."""
         try:
             with safe_open(self.path, framework="pt") as file:
-                return {name.removeprefix(prefix): file.get_tensor(name).clone() for name in sorted(self._names) if name.startswith(prefix)}
+                tensor: Tensor = file.get_tensor(name)
+                return tensor
         except (SafetensorError, OSError) as error:
             raise FormatError(f"{self.path.name} is not a whole packed file ({_reason(error)}).") from error
 
