@@ -20,11 +20,11 @@ from salq.ui.explore_actions import is_here
 SCRIPTS = ASSETS / "ui" / "lessons"
 
 BRIDGE = """
-let lessons = null;
+let lessons = null, asked = 0; // an answer equal to the last one would not be seen, so each carries its number
 const root = () => document.querySelector("#learn-lessons .salq-lessons"), base = (window.gradio_config && window.gradio_config.root) || "";
 const wait = (found) => (root() ? found() : setTimeout(() => wait(found), 50));
 import(`${base}/gradio_api/file=${props.scripts}/main.js`).then((module) => wait(() => {
-  lessons = module.start(root(), (source) => trigger("wanted", { source }));
+  lessons = module.start(root(), (source) => trigger("wanted", { source, number: (asked += 1) }));
 }));
 watch("value", () => lessons && lessons.receive(props.value));
 """
@@ -40,7 +40,7 @@ def build(ctx: UiContext) -> None:
     )
 
     def hand_out(event: gr.EventData, selection: dict[str, Any], model: str) -> dict[str, Any]:
-        return material_for(getattr(event, "source", None), ctx, selection, model)
+        return material_for(getattr(event, "source", None), ctx, selection, model) | {"number": getattr(event, "number", 0)}
 
     bridge.wanted(
         hand_out, [ctx.selection, ctx.sidebar.model], bridge, api_visibility="private", show_progress="hidden", concurrency_limit=2, queue=True
