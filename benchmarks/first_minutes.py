@@ -80,11 +80,11 @@ def main() -> int:
         around = {**os.environ, "SALQ_HOME": home, "GRADIO_ANALYTICS_ENABLED": "False"}
         page = page_seconds(around)
         first, later = model_seconds(around), model_seconds(around)
-        _, said = command_seconds(around, *CHAT)
+        answered, said = command_seconds(around, *CHAT)
         sides = {side["title"]: {name: side[name] for name in SHOWN} for side in said["sides"]}
     found = {
         "command": "python benchmarks/first_minutes.py", "page_up_seconds": page, "model_first_seconds": first, "model_later_seconds": later,
-        "chat": sides, "chat_command": f"python -m salq {' '.join(CHAT)}", "environment": environment(choose_device("cpu")),
+        "chat": sides, "chat_all_seconds": answered, "chat_command": f"python -m salq {' '.join(CHAT)}", "environment": environment(choose_device("cpu")),
     }  # fmt: skip
     write_json(RESULT, found)
     print(json.dumps(found, indent=1))
