@@ -3,7 +3,7 @@
 python benchmarks/kernels.py --shape 4096x4096 --m 1 --json benchmarks/results/kernels-4096x4096.json      (a CUDA GPU)
 python benchmarks/kernels.py --check --json ...       the list of the tests, on the GPU
 python benchmarks/kernels.py --sweep --shape ...      other settings than the shipped ones
-python benchmarks/kernels.py --compile --json ...     registers, spills, instructions per weight of every kernel (--full: all variants); needs triton and no GPU
+python benchmarks/kernels.py --compile --json ...     registers, spills, instructions per weight (--full: of all variants); needs triton and no GPU
 python benchmarks/kernels.py --dry                    who would take part, and how many bytes each reads; measures nothing
 """
 

@@ -47,5 +47,5 @@ def block_m(m: int) -> int:
 
 
 def register_limit(bits: int, block_m: int) -> int | None:
-    """Registers of a thread of `gemv_kernel`, where the compiler's own choice is a bad one: at 2 bits it stops at 96 for sm_80 and spills one."""
-    return 128 if (bits, block_m) == (2, 1) else None
+    """Registers of a thread of `gemv_kernel`, where the compiler's own choice is bad: on sm_80 and sm_89 it stops at 96 and spills one or two."""
+    return {2: 128, 4: 104}.get(bits) if block_m == 1 else None
