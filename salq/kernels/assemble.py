@@ -119,7 +119,7 @@ def round_head(model: Llama) -> Llama:
     """A copy of `model` whose head runs from 8-bit codes, rounded to nearest; the embeddings it may be tied to stay as they are.
 
     In float32 the head of a small model is most of what a token reads. On the default model an 8-bit head alone is 0.0017 nats/token from the
-    original (same first choice for 96.6 % of tokens), so it is asked for, never the default. Raises ConfigError where no executor but the reference runs it.
+    original (same first choice for 96.6 % of tokens), so it is asked for, never the default. Raises ConfigError where only the reference runs it.
     """
     weight = cast(Tensor, model.model.lm_head.weight).detach()
     group = next((size for size in HEAD_GROUPS if weight.shape[1] % size == 0), None)
