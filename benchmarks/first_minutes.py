@@ -83,9 +83,15 @@ def main() -> int:
         answered, said = command_seconds(around, *CHAT)
         sides = {side["title"]: {name: side[name] for name in SHOWN} for side in said["sides"]}
     found = {
-        "command": "python benchmarks/first_minutes.py", "page_up_seconds": page, "model_first_seconds": first, "model_later_seconds": later,
-        "chat": sides, "chat_all_seconds": answered, "chat_command": f"python -m salq {' '.join(CHAT)}", "environment": environment(choose_device("cpu")),
-    }  # fmt: skip
+        "command": "python benchmarks/first_minutes.py",
+        "page_up_seconds": page,
+        "model_first_seconds": first,
+        "model_later_seconds": later,
+        "chat": sides,
+        "chat_all_seconds": answered,
+        "chat_command": f"python -m salq {' '.join(CHAT)}",
+        "environment": environment(choose_device("cpu")),
+    }
     write_json(RESULT, found)
     print(json.dumps(found, indent=1))
     return 0
