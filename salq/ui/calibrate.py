@@ -265,7 +265,9 @@ def _wire_run(ctx: UiContext, form: _FormParts, panel: _Panel) -> None:
     resumed.success(watch, watched, panel.outputs, **QUIET)
     panel.cancel.click(cancel, ctx.run_id, None, queue=False, api_visibility="private").then(watch, watched, panel.outputs, **QUIET)
     panel.timer.tick(watch, watched, panel.outputs, **QUIET)
-    gr.on([panel.block.input, ctx.run_id.change, ctx.items["calibrate"].select], watch, watched, panel.outputs, **QUIET)
+    # The chip has a timer that never rests: when it tells another state, a panel that missed the end of its run hears of it.
+    others = [panel.block.input, ctx.run_id.change, ctx.chip.change, ctx.items["calibrate"].select]
+    gr.on(others, watch, watched, panel.outputs, **QUIET)
 
     def on_load(opened: Any) -> None:
         opened.then(find, ctx.run_id, ctx.run_id, **QUIET).then(watch, watched, panel.outputs, **QUIET)

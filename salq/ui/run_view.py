@@ -103,7 +103,7 @@ class Watcher:
 
     def view(self, run_id: str) -> RunView:
         """The run as it is now. Raises UnknownNameError when it does not exist."""
-        info = self._store.get(run_id)
+        info = self._store.get(run_id)  # before the events: once it says that the run has ended, they hold its end
         with self._lock:
             follower, lines = self._entry(run_id)
             for event in follower.update():

@@ -182,8 +182,10 @@ def test_a_finished_run_can_be_chosen(served: Served, visit: Visit) -> None:
     expect(page.locator("#compare-facts-1")).to_contain_text("eight bits")
     page.locator("#compare-side-1 input").click()
     page.get_by_role("option", name="original", exact=True).click()
-    ask(page, "Hello")
+    page.locator("#compare-prompt textarea").fill("Hello")
+    page.locator("#compare-send").click()
     expect(page.locator("#compare-facts-0")).to_contain_text("The same side is chosen twice")
+    expect(page.locator("#compare-prompt textarea")).to_have_value("Hello")  # a refused question is not lost
 
 
 def test_a_third_side_answers_too(served: Served, visit: Visit) -> None:

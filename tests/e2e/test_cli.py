@@ -264,10 +264,18 @@ def interrupt_until_it_stops(process: "subprocess.Popen[str]") -> str:
     raise AssertionError("six interrupts did not stop the run")
 
 
+HEARS_CTRL_C = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background inherit an ignored one
+from salq.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def test_ctrl_c_keeps_the_run_and_says_how_to_resume(salq: Salq, environment: dict[str, str], home: Path, tiny_folder: Path, text: str) -> None:
     words = ["calibrate", "--model", str(tiny_folder), "--recipe", "apiq", "--bits", "3", *SMALL, *texts(text), "--set", "epochs=1000"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "salq", *words], cwd=settings.ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", HEARS_CTRL_C, *words], cwd=settings.ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     with process:
         run_id = wait_for_step(RunStore(home / "runs"), process)
