@@ -200,7 +200,7 @@ def _build_panel(ctx: UiContext) -> _Panel:
     with gr.Accordion("Last events", open=True, visible=False, elem_id="calibrate-log-fold") as log_fold:
         log = gr.HTML("", elem_id="calibrate-log")
     return _Panel(
-        headline, cancel, again, results, block, loss, errors, table_fold, table, log_fold, log, gr.Timer(1.0, active=False), gr.State({})
+        headline, cancel, again, results, block, loss, errors, table_fold, table, log_fold, log, gr.Timer(2.0, active=False), gr.State({})
     )  # fmt: skip
 
 

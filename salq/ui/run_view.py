@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from salq.runs.log import Follower
 
 Facts = list[tuple[str, str, str]]
+POINTS_PER_DRAWING = 20
 TABLE_HEADER = ["block", "output error", "mean weight error", "first loss", "last loss", "terms before the first step"]
 
 
@@ -56,10 +57,18 @@ class RunView:
     def loss_stamp(self, block: int | None) -> list[Any]:
         """Changes when the loss figure of `block` (None: the latest) does."""
         if block is None and self.progress.distillation.steps:
-            return [self.info.id, "distillation", len(self.progress.distillation.steps), self.progress.last_at]
+            return [self.info.id, "distillation", self._drawn_points(self.progress.distillation)]
         blocks = self.blocks
         chosen = block if block in blocks else (blocks[-1] if blocks else None)
-        return [self.info.id, chosen, 0 if chosen is None else len(self.progress.curves[chosen].steps), self.progress.last_at]
+        return [self.info.id, chosen, 0 if chosen is None else self._drawn_points(self.progress.curves[chosen])]
+
+    def _drawn_points(self, curve: BlockCurve) -> list[Any]:
+        """Changes when a curve is worth drawing again: at its first point, then every few, and at the end of the run.
+
+        A browser on the machine that calibrates takes its share of two cores for every drawing.
+        """
+        points = len(curve.steps)
+        return [bool(points), points // POINTS_PER_DRAWING if self.is_active else points]
 
     @property
     def errors_stamp(self) -> list[Any]:
