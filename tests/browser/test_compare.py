@@ -95,7 +95,7 @@ def test_what_is_said_is_text_and_history_belongs_to_the_visitor(served: Served,
     assert page.title() != "owned"
     ask(page, "And again")
     answered(page)
-    assert len(said(page, 0)) == 4
+    expect(page.locator("#compare-chat-0 .salq-log-talk > div")).to_have_count(4)
     other = visit("?tab=compare")
     assert said(other, 0) == []
     page.locator("#compare-new").click()
@@ -115,7 +115,7 @@ def test_stop_stops_and_the_next_question_is_answered(served: Served, visit: Vis
     lengthen(page, 16)
     ask(page, "And now?")
     answered(page)
-    assert len(said(page, 1)) == 4
+    expect(page.locator("#compare-chat-1 .salq-log-talk > div")).to_have_count(4)
 
 
 def test_empty_and_too_long_prompts_are_told(served: Served, visit: Visit) -> None:
@@ -193,6 +193,7 @@ def test_a_third_side_answers_too(served: Served, visit: Visit) -> None:
     expect(page.locator("#compare-chat-2")).to_be_hidden()
     page.locator("#compare-side-1 input").click()
     page.get_by_role("option", name=re.compile("eight bits")).click()
+    expect(page.get_by_role("option")).to_have_count(0)  # the first list has closed before the second one opens
     page.locator("#compare-side-2 input").click()
     page.get_by_role("option", name=re.compile("rounded to nearest")).click()
     expect(page.locator("#compare-chat-2")).to_be_visible()
