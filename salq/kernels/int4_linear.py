@@ -7,8 +7,9 @@ would run in a scalar loop, seventeen times slower.
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from salq.kernels.linear import AdaptedLinear
 from salq.quant.frozen import FrozenLinear
 from salq.quant.spec import QuantSpec
 
@@ -43,43 +44,27 @@ def describe(spec: QuantSpec) -> str:
     return f"torch int4: {spec.bits}-bit codes{widened} on the CPU, activations and scales in bfloat16"
 
 
-class Int4Linear(nn.Module):
+class Int4Linear(AdaptedLinear):
     """y = x @ dequantize(codes).T + scaling * (x @ lora_A.T) @ lora_B.T + bias, in the dtype of x.
 
-    Buffers: qweight uint8 [out, in / 2] in torch's order, grid bfloat16 [groups, out, 2] (scale, offset), lora_A, lora_B and bias as in QuantLinear.
+    Buffers: qweight uint8 [out, in / 2] in torch's order, grid bfloat16 [groups, out, 2] (scale, offset), and those of AdaptedLinear.
     """
 
     qweight: Tensor
     grid: Tensor
-    lora_A: Tensor | None
-    lora_B: Tensor | None
-    bias: Tensor | None
 
     def __init__(self, frozen: FrozenLinear, bias: Float[Tensor, " out"] | None = None) -> None:
         """Codes are packed anew; the adapter is shared."""
-        super().__init__()
-        self.spec, self.scaling = frozen.spec, frozen.scaling
-        self.out_features, self.in_features = frozen.codes.shape
+        super().__init__(frozen, bias)
         self.group_size = self.in_features // frozen.scale.shape[1]
         scale = frozen.scale.float()
         middle = 2 ** (frozen.spec.bits - 1)
         offset = (middle - frozen.zero_point.float()) * scale
         self.register_buffer("qweight", torch.ops.aten._convert_weight_to_int4pack_for_cpu(frozen.codes.int() + (MIDDLE - middle), 1))
         self.register_buffer("grid", torch.stack([scale, offset], dim=-1).transpose(0, 1).contiguous().bfloat16())
-        for name in ("lora_A", "lora_B"):
-            self.register_buffer(name, getattr(frozen, name))
-        self.register_buffer("bias", None if bias is None else bias.detach())
 
-    def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
-        """The quantized linear on `x`."""
+    def product(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        """torch's kernel on bfloat16 rows."""
         rows = x.reshape(-1, self.in_features).bfloat16()
         output: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.qweight, self.group_size, self.grid)
-        output = output.to(x.dtype).reshape(*x.shape[:-1], self.out_features)
-        if self.lora_A is not None and self.lora_B is not None:
-            output = output + nn.functional.linear(nn.functional.linear(x, self.lora_A.to(x.dtype)), self.lora_B.to(x.dtype)) * self.scaling
-        return output if self.bias is None else output + self.bias.to(x.dtype)
-
-    def extra_repr(self) -> str:
-        """Shape and grid, for `print(model)`."""
-        rank = 0 if self.lora_A is None else len(self.lora_A)
-        return f"in_features={self.in_features}, out_features={self.out_features}, spec={self.spec.tag}, rank={rank}"
+        return output.to(x.dtype).reshape(*x.shape[:-1], self.out_features)

@@ -45,6 +45,7 @@ from salq.ui.page import launch
 launch(default_model=sys.argv[1], server_port=int(sys.argv[2]))
 """
 RESULTS = settings.ROOT / "test-results"
+CUT_CONNECTION = re.compile("AbortError|Connection errored out")
 
 expect.set_options(timeout=PATIENCE_MS)
 
@@ -123,24 +124,25 @@ Visit = Callable[..., Page]
 
 @pytest.fixture
 def visit(served: Served, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    """`visit(path="", width=1440, theme="light")` opens the page in a context of its own and waits until it can be used.
+    """`visit(path="", width=1440, theme="light", reloads=False)` opens the page in a context of its own and waits until it can be used.
 
-    Any console error or uncaught exception on any of the test's pages fails the test.
+    Any console error or uncaught exception on any of the test's pages fails the test; on a page that `reloads`, Gradio's complaint about
+    the live connection that a reload cuts does not.
     """
     contexts: list[BrowserContext] = []
     problems: list[str] = []
 
-    def listen(page: Page) -> None:
+    def listen(page: Page, *, reloads: bool) -> None:
         page.on("pageerror", lambda error: problems.append(f"uncaught: {error}"))
-        page.on("console", lambda message: problems.extend(as_problem(message)))
+        page.on("console", lambda message: problems.extend(one for one in as_problem(message) if not (reloads and CUT_CONNECTION.search(one))))
 
-    def open_page(path: str = "", *, width: int = 1440, theme: str = "light") -> Page:
+    def open_page(path: str = "", *, width: int = 1440, theme: str = "light", reloads: bool = False) -> Page:
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)  # type: ignore[arg-type]
         context.set_default_timeout(PATIENCE_MS)
         context.tracing.start(snapshots=True)
         contexts.append(context)
         page = context.new_page()
-        listen(page)
+        listen(page, reloads=reloads)
         mark = "&" if "?" in path else "?"
         page.goto(f"{served.url}{path}{mark}__theme={theme}")
         expect(page.locator("#tab-learn-button")).to_be_visible()

@@ -70,7 +70,7 @@ def test_the_sidebar_says_where_work_happens_and_on_which_text(visit: Visit) -> 
 
 
 def test_a_sweep_fills_the_chart_and_its_runs_can_be_opened_and_deleted(served: Served, visit: Visit) -> None:
-    page = visit("?tab=runs")
+    page = visit("?tab=runs", reloads=True)
     expect(page.locator("#runs-reading")).to_contain_text("No finished run")
     page.locator("#runs-open").click()
     expect(page.get_by_text("No run is chosen")).to_be_visible()
