@@ -15,7 +15,7 @@ from salq.calibration.distillation import distill
 from salq.calibration.engine import calibrate
 from salq.calibration.store import DirectoryBlocks, FileCheckpoint
 from salq.core import events as ev
-from salq.core.device import DeviceChoice, PeakMemory, choose_device, out_of_memory_as_error
+from salq.core.device import DeviceChoice, PeakMemory, choose_device, keep_freed_memory, out_of_memory_as_error
 from salq.core.errors import StoreError
 from salq.core.files import write_json
 from salq.data.sources import load_text
@@ -40,6 +40,7 @@ LOAD_SECONDS = 5.0
 
 def perform(store: RunStore, run_id: str, request: CalibrateRequest | ExploreRequest) -> Steps[None]:
     """Everything between RunStarted and the terminal event. Raises SalqError for what a person can act on."""
+    keep_freed_memory()
     return _calibrate(store, run_id, request) if isinstance(request, CalibrateRequest) else _explore(store, run_id, request)
 
 

@@ -3,6 +3,7 @@
 The work is a worker process over the run store; this page only reads the run's events (`run_view`), so it may be closed at any time.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -100,7 +101,6 @@ class _Panel:
     table: gr.Dataframe
     log_fold: gr.Accordion
     log: gr.HTML
-    timer: gr.Timer
     seen: gr.State
     """What this visitor's page shows already: {"run", "loss", "errors"}; equal parts are not sent again."""
 
@@ -109,7 +109,7 @@ class _Panel:
         """In the order of `_updates`."""
         return [
             self.headline, self.cancel, self.resume, self.results, self.block, self.loss, self.errors, self.table_fold, self.table,
-            self.log_fold, self.log, self.timer, self.seen,
+            self.log_fold, self.log, self.seen,
         ]  # fmt: skip
 
 
@@ -200,7 +200,7 @@ def _build_panel(ctx: UiContext) -> _Panel:
     with gr.Accordion("Last events", open=True, visible=False, elem_id="calibrate-log-fold") as log_fold:
         log = gr.HTML("", elem_id="calibrate-log")
     return _Panel(
-        headline, cancel, again, results, block, loss, errors, table_fold, table, log_fold, log, gr.Timer(2.0, active=False), gr.State({})
+        headline, cancel, again, results, block, loss, errors, table_fold, table, log_fold, log, gr.State({})
     )  # fmt: skip
 
 
@@ -264,8 +264,7 @@ def _wire_run(ctx: UiContext, form: _FormParts, panel: _Panel) -> None:
     resumed = panel.resume.click(go_on, ctx.run_id, None, api_visibility="private", concurrency_limit=4)
     resumed.success(watch, watched, panel.outputs, **QUIET)
     panel.cancel.click(cancel, ctx.run_id, None, queue=False, api_visibility="private").then(watch, watched, panel.outputs, **QUIET)
-    panel.timer.tick(watch, watched, panel.outputs, **QUIET)
-    # The chip has a timer that never rests: when it tells another state, a panel that missed the end of its run hears of it.
+    # The chip changes with every event of the run, so the panel needs no timer of its own.
     others = [panel.block.input, ctx.run_id.change, ctx.chip.change, ctx.items["calibrate"].select]
     gr.on(others, watch, watched, panel.outputs, **QUIET)
 
@@ -307,33 +306,31 @@ def _nothing(model: str, bits: int) -> Updates:
     hidden = [gr.skip(), gr.skip(), gr.Accordion(visible=False), gr.skip(), gr.Accordion(visible=False), ""]
     buttons = [gr.Button(visible=False), gr.Button(visible=False)]
     plots = [gr.Dropdown(visible=False), gr.Plot(visible=False), gr.Plot(visible=False)]
-    return [_idle_html(model, bits), *buttons, "", *plots, *hidden[2:], gr.Timer(active=False), {}]
+    return [_idle_html(model, bits), *buttons, "", *plots, *hidden[2:], {}]
 
 
 def _updates(view: RunView, block: Any, seen: dict[str, Any]) -> Updates:
     """What changed since the page last heard of this run; in the order of `_Panel.outputs`."""
-    chosen = block if isinstance(block, int) else None
-    now = {"run": view.stamp, "loss": view.loss_stamp(chosen), "errors": view.errors_stamp}
-    if now == seen:
-        return [*[gr.skip()] * 11, gr.Timer(active=view.is_active), gr.skip()]
+    chosen = block if isinstance(block, int) and block in view.blocks else None
+    now = view.stamps(chosen)
+    known = seen if seen.get("id") == view.info.id else {}
+
+    def when(part: str, build: Callable[[], Any]) -> Any:
+        return build() if now[part] != known.get(part) else gr.skip()
+
     found, source = result_facts(view.info.metrics)
-    loss = _plot(loss_figure(view, chosen)) if now["loss"] != seen.get("loss") else gr.skip()
-    new_errors = now["errors"] != seen.get("errors")
-    blocks = view.blocks
-    picker = gr.Dropdown(choices=[LATEST, *blocks], visible=len(blocks) > 0, value=chosen if chosen in blocks else LATEST)
     return [
-        _headline_html(view),
-        gr.Button(visible=view.is_active, interactive=not view.is_stopping),
-        gr.Button(visible=view.info.can_resume),
-        facts(found) + note(source),
-        picker,
-        loss,
-        _plot(errors_figure(view)) if new_errors else gr.skip(),
-        gr.Accordion(visible=bool(view.progress.output_errors)),
-        errors_table(view) if new_errors else gr.skip(),
-        gr.Accordion(visible=bool(view.log)),
-        _log_html(view.log),
-        gr.Timer(active=view.is_active),
+        when("headline", lambda: _headline_html(view)),
+        when("state", lambda: gr.Button(visible=view.is_active, interactive=not view.is_stopping)),
+        when("state", lambda: gr.Button(visible=view.info.can_resume)),
+        when("state", lambda: facts(found) + note(source)),
+        when("blocks", lambda: gr.Dropdown(choices=[LATEST, *view.blocks], visible=len(view.blocks) > 0, value=LATEST if chosen is None else chosen)),
+        when("loss", lambda: _plot(loss_figure(view, chosen))),
+        when("errors", lambda: _plot(errors_figure(view))),
+        when("errors", lambda: gr.Accordion(visible=bool(view.progress.output_errors))),
+        when("errors", lambda: errors_table(view)),
+        when("log", lambda: gr.Accordion(visible=bool(view.log))),
+        when("log", lambda: _log_html(view.log)),
         now,
     ]
 

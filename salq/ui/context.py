@@ -97,7 +97,7 @@ class UiContext:
     selection: gr.State
     """{"block": 0-based index, "matrix": module_name}: shared by every view; set by clicks, keys, pickers and links."""
     chip: gr.HTML
-    """Status chip of the current run (`status.chip`); refreshed by the page's own timer."""
+    """Status chip of the current run (`status.chip`); refreshed by the page's own timer, and another one with every event of an active run."""
     bridge: gr.HTML
     """Clicks on charts (`bridge.plot_bridge`): events `cell` and `point`; its value is the selection that the grid outlines."""
     items: dict[str, gr.Tab] = field(default_factory=dict)

@@ -54,26 +54,32 @@ class RunView:
         """Blocks that have a loss curve."""
         return sorted(block for block, curve in self.progress.curves.items() if curve.steps)
 
-    def loss_stamp(self, block: int | None) -> list[Any]:
-        """Changes when the loss figure of `block` (None: the latest) does."""
+    def stamps(self, block: int | None) -> dict[str, Any]:
+        """What each part of the panel is made of: a part is worth sending again only when its stamp is another one.
+
+        block: the one whose loss is drawn; None for the latest. A browser on the machine that calibrates takes its share of the cores
+        for every part that it draws.
+        """
+        return {
+            "id": self.info.id,
+            "headline": self.stamp,
+            "state": [self.info.status, self.is_stopping, len(self.info.metrics)],
+            "blocks": [self.blocks, block],
+            "loss": self._loss_stamp(block),
+            "errors": [len(self.progress.output_errors), self.progress.n_blocks],
+            "log": self.log[-1:],
+        }
+
+    def _loss_stamp(self, block: int | None) -> list[Any]:
         if block is None and self.progress.distillation.steps:
-            return [self.info.id, "distillation", self._drawn_points(self.progress.distillation)]
-        blocks = self.blocks
-        chosen = block if block in blocks else (blocks[-1] if blocks else None)
-        return [self.info.id, chosen, 0 if chosen is None else self._drawn_points(self.progress.curves[chosen])]
+            return ["distillation", self._drawn_points(self.progress.distillation)]
+        chosen = block if block is not None else next(reversed(self.blocks), None)
+        return [chosen, 0 if chosen is None else self._drawn_points(self.progress.curves[chosen])]
 
     def _drawn_points(self, curve: BlockCurve) -> list[Any]:
-        """Changes when a curve is worth drawing again: at its first point, then every few, and at the end of the run.
-
-        A browser on the machine that calibrates takes its share of two cores for every drawing.
-        """
+        """Changes when a curve is worth drawing again: at its first point, then every few, and at the end of the run."""
         points = len(curve.steps)
         return [bool(points), points // POINTS_PER_DRAWING if self.is_active else points]
-
-    @property
-    def errors_stamp(self) -> list[Any]:
-        """Changes when the error figure and the table do."""
-        return [self.info.id, len(self.progress.output_errors), self.progress.n_blocks]
 
     @property
     def is_active(self) -> bool:

@@ -13,7 +13,7 @@ def chip(store: RunStore, *run_ids: str) -> str:
     if not found:
         return _html("idle", "No run yet")
     chosen = next((info for info in found if info.is_active), max(found, key=lambda info: info.created))
-    return _html(chosen.status, _words(chosen))
+    return _html(chosen.status, _words(chosen), chosen.progress.last_at if chosen.is_active else None)
 
 
 def _get(store: RunStore, run_id: str) -> RunInfo | None:
@@ -35,5 +35,7 @@ def _words(info: RunInfo) -> str:
     return f"{info.title}: {info.status}"
 
 
-def _html(state: str, text: str) -> str:
-    return f'<div class="salq-chip" data-state="{escape(state)}" role="status"><span class="dot"></span><span>{escape(text)}</span></div>'
+def _html(state: str, text: str, last_at: float | None = None) -> str:
+    """`last_at` is not shown: it makes the chip another one with every event of a run, so that what listens to its change hears of each."""
+    attributes = f'data-state="{escape(state)}" data-last-at="{last_at or ""}" role="status"'
+    return f'<div class="salq-chip" {attributes}><span class="dot"></span><span>{escape(text)}</span></div>'

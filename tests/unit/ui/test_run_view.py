@@ -64,11 +64,17 @@ def test_the_view_grows_with_the_run(store: RunStore) -> None:
     assert [line.split("  ")[1] for line in third.log] == ["started", "calibration: 3 blocks", "block 0 done in 2 s, relative output error 0.25"]
 
 
-def test_nothing_new_means_the_same_stamps(store: RunStore) -> None:
+def test_a_part_has_another_stamp_only_when_it_is_another_one(store: RunStore) -> None:
     run_id, watcher = new_run(store), Watcher(store)
     add(store, run_id, ev.RunStarted(run_id), *STARTED, *steps(0, 3))
-    one, two = watcher.view(run_id), watcher.view(run_id)
-    assert (one.stamp, one.loss_stamp(None), one.errors_stamp) == (two.stamp, two.loss_stamp(None), two.errors_stamp)
+    first, same = watcher.view(run_id), watcher.view(run_id)
+    assert first.stamps(None) == same.stamps(None)
+    add(store, run_id, *steps(0, 3))
+    later = watcher.view(run_id)
+    assert {part for part, stamp in later.stamps(None).items() if stamp != first.stamps(None)[part]} == {"headline", "loss"}
+    add(store, run_id, ev.RunDone(5.0))
+    done = watcher.view(run_id)
+    assert {part for part, stamp in done.stamps(None).items() if stamp != later.stamps(None)[part]} == {"headline", "state", "log"}
 
 
 def test_a_view_does_not_change_behind_its_reader(store: RunStore) -> None:
