@@ -30,6 +30,11 @@ def add(commands: options.Commands) -> None:
     decode.add_argument("--head", choices=["float", "8bit"], default="float", help="8bit: also with the head in 8 bits (default float)")
     prefill = _with_model(options.command(actions, "prefill", run_prefill, "Reading a prompt: transformers' forward pass and salq's engine."))
     prefill.add_argument("--tokens", type=int, default=256, metavar="N", help="tokens of the prompt (default 256)")
+    calibrate = options.command(actions, "calibrate", run_calibrate, "Calibration: a textbook torch loop, salq's, and the machine's matrix product.")
+    options.add_model(calibrate)
+    calibrate.add_argument("--blocks", type=int, default=2, metavar="N", help="blocks to calibrate (default 2)")
+    calibrate.add_argument("--rounds", type=int, default=8, metavar="N", help="rounds of four optimizer steps of either loop (default 8)")
+    _common(calibrate, bits="3")
 
 
 def run_kernels(args: argparse.Namespace) -> int:
@@ -64,6 +69,33 @@ def run_prefill(args: argparse.Namespace) -> int:
     )
 
 
+def run_calibrate(args: argparse.Namespace) -> int:
+    """Measure calibration with ApiQ's quick preset."""
+    from salq import recipes
+    from salq.calibration.speed import calibration_speed
+    from salq.core.device import keep_freed_memory
+    from salq.models.llama import load_model
+
+    _positive(blocks=args.blocks, rounds=args.rounds)
+    keep_freed_memory()  # as the worker of a run does
+    model = load_model(options.placed_model(args.model), device=args.device)
+    speeds = []
+    for spec in _specs(args):
+        recipe = recipes.get("apiq", bits=spec.bits, group_size=spec.group_size, symmetric=spec.symmetric)
+        speed = calibration_speed(model, recipe, blocks=args.blocks, rounds=args.rounds)
+        speeds.append({"spec": spec.tag, **dataclasses.asdict(speed), "ratio": speed.ratio, "matmul_share": speed.matmul_share})
+    about = {"model": args.model, "recipe": "apiq", "preset": "quick", "blocks": args.blocks}
+    header = ["grid", "ms per step", "times textbook", "s per block", "GFLOP per block", "share of matmul rate"]
+    cells = [
+        [
+            row["spec"], f"{row['step'] * 1e3:.0f}", f"{row['ratio']:.2f}", f"{row['block_seconds']:.1f}", f"{row['block_flops'] / 1e9:.0f}",
+            f"{row['matmul_share']:.0%} of {row['matmul_rate'] / 1e9:.0f} GFLOP/s",
+        ]
+        for row in speeds
+    ]  # fmt: skip
+    return _tell(args, {"bench": "calibrate", **about, "speeds": speeds}, _choice(model), table(header, cells))
+
+
 def shape(text: str) -> tuple[int, int]:
     """4096x11008 as (4096, 11008)."""
     out_features, cross, in_features = text.lower().partition("x")
@@ -72,8 +104,8 @@ def shape(text: str) -> tuple[int, int]:
     raise argparse.ArgumentTypeError(f"{text!r} is not a shape; write outputs x inputs, such as 4096x11008")
 
 
-def _common(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    options.add_grids(parser, bits="4,3,2")
+def _common(parser: argparse.ArgumentParser, *, bits: str = "4,3,2") -> argparse.ArgumentParser:
+    options.add_grids(parser, bits=bits)
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the report into this JSON file (benchmarks/results/ keeps some)")
     return parser
 
@@ -115,20 +147,26 @@ def _choice(model: "Llama") -> Any:
 
 
 def _report(args: argparse.Namespace, choice: Any, found: "list[Timing]", about: dict[str, Any], *, unit: float, name: str) -> int:
-    from salq.runs.environment import environment
-
     baseline = found[0].seconds
     rows = [{**dataclasses.asdict(timing), "speedup": baseline / timing.seconds} for timing in found]
-    value = {"bench": args.handler.__name__.removeprefix("run_"), **about, "timings": rows, "environment": environment(choice)}
+    cells = [
+        [row["name"], f"{row['seconds'] * unit:.4g}", f"{row['speedup']:.2f}", f"{row['bytes'] / 1e6:.1f}", f"{row['error']:.1e}"] for row in rows
+    ]
+    shown = table(["contender", name, f"times {found[0].name}", "MB of weights", "relative error"], cells)
+    return _tell(args, {"bench": args.handler.__name__.removeprefix("run_"), **about, "timings": rows}, choice, shown)
+
+
+def _tell(args: argparse.Namespace, value: dict[str, Any], choice: Any, shown: str) -> int:
+    """Write and print a measurement, with the machine that it was taken on."""
+    from salq.runs.environment import environment
+
+    value = {**value, "environment": environment(choice)}
     if args.out is not None:
         write_json(args.out, value)
     if args.json:
         emit(value)
         return 0
-    cells = [
-        [row["name"], f"{row['seconds'] * unit:.4g}", f"{row['speedup']:.2f}", f"{row['bytes'] / 1e6:.1f}", f"{row['error']:.1e}"] for row in rows
-    ]
-    say(table(["contender", name, f"times {found[0].name}", "MB of weights", "relative error"], cells))
+    say(shown)
     threads, cpu = value["environment"]["threads"], value["environment"].get("gpu") or value["environment"]["cpu"]
     say(f"\nMedians; {threads} threads; {cpu}.")
     return 0

@@ -157,6 +157,8 @@ def test_bench(salq: Salq, tiny_folder: Path, tmp_path: Path) -> None:
     model = ["--model", str(tiny_folder), "--bits", "2", "--tokens", "3", "--rounds", "1", "--device", "cpu"]
     assert len(report(salq("bench", "decode", *model, "--rank", "2", "--json"))["timings"]) == 4
     assert "engine, w2g64" in salq("bench", "prefill", *model).stdout
+    model[4:6] = ["--blocks", "1"]
+    assert report(salq("bench", "calibrate", *model, "--json"))["speeds"][0]["spec"] == "w2g64"
 
 
 def test_sweep_skips_what_is_finished_and_survives_what_fails(salq: Salq, tiny_folder: Path, text: str) -> None:
