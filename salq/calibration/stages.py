@@ -42,7 +42,10 @@ def block_starts(stages: Sequence[Fit], student: Student, data: FitData) -> list
     """The losses of every stage before the first step of the first one: relative strengths refer to the untouched block.
 
     A stage without an output loss (weights only) borrows the first one of its recipe, so that its strength has something to be relative to.
+    Without a term that could be relative, nothing is measured: it would cost a forward pass over all samples.
     """
+    if all(stage.regularizer is None and stage.sliced_wasserstein is None for stage in stages):
+        return [StartLosses(0.0, 0.0) for _ in stages]
     objective = next((stage.objective for stage in stages if stage.objective is not None), None)
     return [
         losses_at_start(stage if stage.objective is not None else stage.model_copy(update={"objective": objective}), student, data)
@@ -53,20 +56,22 @@ def block_starts(stages: Sequence[Fit], student: Student, data: FitData) -> list
 def start_details(stage: Fit, student: Student, data: FitData, start: StartLosses) -> Details:
     """What a run shows of a block before its first step.
 
-    output_at_start, regularizer_at_start: mean output loss over all samples, and raw R.
+    output_at_start, regularizer_at_start: mean output loss over all samples, and raw R, where a term is relative to them.
     loss.TERM: each term as it enters the sum, on the first batch; gradient.TERM.GROUP: the norm of its gradient with respect to the
     parameters of that group (clipping, adapter).
     """
     rows = torch.arange(min(stage.batch_size, data.inputs.shape[0]))
     terms = loss_terms(stage, student, data, rows, Factors.of(stage, data, start), torch.Generator().manual_seed(data.block))
-    details = {"output_at_start": start.output, "regularizer_at_start": start.regularizer}
+    details = {"output_at_start": start.output, "regularizer_at_start": start.regularizer} if start != StartLosses(0.0, 0.0) else {}
+    groups = {group: parameters for group in stage.rates if (parameters := student.parameters(group))}
+    everything = [parameter for parameters in groups.values() for parameter in parameters]
     for term, value in terms.items():
         details[f"loss.{term}"] = float(value.detach())
-        for group in stage.rates:
-            if parameters := student.parameters(group):
-                gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True) if value.requires_grad else ()
-                squares = [float(gradient.square().sum()) for gradient in gradients if gradient is not None]
-                details[f"gradient.{term}.{group}"] = sum(squares) ** 0.5
+        learned = everything if value.requires_grad else []
+        gradients = dict(zip(learned, torch.autograd.grad(value, learned, retain_graph=True, allow_unused=True) if learned else (), strict=True))
+        for group, parameters in groups.items():
+            squares = [float(gradient.square().sum()) for one in parameters if (gradient := gradients.get(one)) is not None]
+            details[f"gradient.{term}.{group}"] = sum(squares) ** 0.5
     student.new_step()
     return details
 

@@ -73,11 +73,9 @@ def run_calibrate(args: argparse.Namespace) -> int:
     """Measure calibration with ApiQ's quick preset."""
     from salq import recipes
     from salq.calibration.speed import calibration_speed
-    from salq.core.device import keep_freed_memory
     from salq.models.llama import load_model
 
     _positive(blocks=args.blocks, rounds=args.rounds)
-    keep_freed_memory()  # as the worker of a run does
     model = load_model(options.placed_model(args.model), device=args.device)
     speeds = []
     for spec in _specs(args):
