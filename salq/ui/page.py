@@ -12,7 +12,7 @@ from salq.ui.context import UiContext
 from salq.ui.html import reading
 from salq.ui.links import TABS, read_link
 from salq.ui.sidebar import build_sidebar, describe_place
-from salq.ui.status import chip
+from salq.ui.status import LIVELY_SECONDS, chip, seconds_to_next_look
 from salq.ui.theme import CSS, MARK, theme
 
 if TYPE_CHECKING:
@@ -81,8 +81,13 @@ def _wire(page: gr.Blocks, ctx: UiContext, notice: gr.HTML) -> None:
     described = [side.device, side.device_note, side.text, side.text_note]
     page.load(place, [side.device, side.text], described, **QUIET)
     gr.on([side.device.input, side.text.input], place, [side.device, side.text], described, **QUIET)
-    timer = gr.Timer(2.0)
-    timer.tick(lambda *ids: chip(ctx.store, *ids), [ctx.run_id, ctx.explore_id], ctx.chip, **QUIET)
+    timer = gr.Timer(LIVELY_SECONDS)
+
+    def look(seconds: float, *run_ids: str) -> list[Any]:
+        wanted = seconds_to_next_look(ctx.store, *run_ids)
+        return [chip(ctx.store, *run_ids), gr.Timer(wanted) if wanted != seconds else gr.skip()]
+
+    timer.tick(look, [timer, ctx.run_id, ctx.explore_id], [ctx.chip, timer], **QUIET)
 
 
 def launch(*, default_model: str | None = None, **options: Any) -> Any:

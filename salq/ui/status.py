@@ -1,19 +1,36 @@
 """The status chip: what the visitor's current run is doing, folded from its events by the run store."""
 
+import time
 from html import escape
 
 from salq.core.errors import SalqError
 from salq.runs.store import RunInfo, RunStore
 from salq.ui.html import duration, number
 
+LIVELY_SECONDS, STEADY_SECONDS = 2.0, 5.0
+"""Between two looks at a run: at first, and once it has taken a while. Drawing costs a calibration on the same two cores an eighth of its speed
+every 2 s, because both of its threads wait for the one that the browser displaced."""
+YOUNG_SECONDS = 40.0
+
 
 def chip(store: RunStore, *run_ids: str) -> str:
     """The chip of the first active of these runs, else of the newest; a quiet one when none of them exists any more."""
-    found = [info for info in (_get(store, run_id) for run_id in run_ids) if info is not None]
-    if not found:
+    chosen = _chosen(store, run_ids)
+    if chosen is None:
         return _html("idle", "No run yet")
-    chosen = next((info for info in found if info.is_active), max(found, key=lambda info: info.created))
     return _html(chosen.status, _words(chosen), chosen.progress.last_at if chosen.is_active else None)
+
+
+def seconds_to_next_look(store: RunStore, *run_ids: str) -> float:
+    """When the chip of these runs is worth asking for again."""
+    chosen = _chosen(store, run_ids)
+    is_young = chosen is None or not chosen.is_active or time.time() - (chosen.progress.started_at or time.time()) < YOUNG_SECONDS
+    return LIVELY_SECONDS if is_young else STEADY_SECONDS
+
+
+def _chosen(store: RunStore, run_ids: tuple[str, ...]) -> RunInfo | None:
+    found = [info for info in (_get(store, run_id) for run_id in run_ids) if info is not None]
+    return next((info for info in found if info.is_active), max(found, key=lambda info: info.created, default=None))
 
 
 def _get(store: RunStore, run_id: str) -> RunInfo | None:

@@ -1,0 +1,52 @@
+"""The chip tells the run that matters, and a long run is looked at less often than a young one."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from salq import recipes
+from salq.core import events as ev
+from salq.runs.requests import CalibrateRequest
+from salq.runs.store import RunStore
+from salq.ui.status import LIVELY_SECONDS, STEADY_SECONDS, YOUNG_SECONDS, chip, seconds_to_next_look
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    return RunStore(tmp_path / "runs")
+
+
+def started(store: RunStore, title: str, seconds_ago: float) -> str:
+    run_id = store.create(CalibrateRequest(model="smollm2-135m", recipe=recipes.get("apiq"), title=title))
+    store.append(run_id, ev.RunStarted(run_id, at=time.time() - seconds_ago))
+    return run_id
+
+
+def test_nothing_and_what_is_gone_are_quiet(store: RunStore) -> None:
+    assert "No run yet" in chip(store)
+    assert "No run yet" in chip(store, "", "20200101-000000-dead")
+    assert seconds_to_next_look(store, "") == LIVELY_SECONDS
+
+
+def test_the_active_run_is_told_and_every_event_makes_another_chip(store: RunStore) -> None:
+    old, new = started(store, "old", 5.0), started(store, "new", 1.0)
+    alive = store.take(old, "foreground")
+    try:
+        first = chip(store, old, new)
+        assert "old" in first
+        store.append(old, ev.PhaseStarted("load", of=1))
+        assert chip(store, old, new) != first
+    finally:
+        alive.release()
+
+
+@pytest.mark.parametrize(("seconds_ago", "wanted"), [(1.0, LIVELY_SECONDS), (YOUNG_SECONDS + 5.0, STEADY_SECONDS)])
+def test_a_long_run_is_looked_at_less_often(store: RunStore, seconds_ago: float, wanted: float) -> None:
+    run_id = started(store, "run", seconds_ago)
+    alive = store.take(run_id, "foreground")
+    try:
+        assert seconds_to_next_look(store, run_id) == wanted
+    finally:
+        alive.release()
+    assert seconds_to_next_look(store, run_id) == LIVELY_SECONDS
