@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from salq.runs.log import Follower
 
 Facts = list[tuple[str, str, str]]
-POINTS_PER_DRAWING = 20
+POINTS_PER_DRAWING = 40
 TABLE_HEADER = ["block", "output error", "mean weight error", "first loss", "last loss", "terms before the first step"]
 
 
