@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from salq.calibration.fit import FitData
 from salq.calibration.frozen_block import dequantized_block
-from salq.calibration.objectives import Targets, relative_error
+from salq.calibration.objectives import Targets, channel_weights, relative_error
 from salq.calibration.recipe import Recipe
 from salq.calibration.stages import fit_block
 from salq.calibration.store import Block, BlockStore
@@ -81,9 +81,12 @@ def calibrate(
         targets = None if streams is None else streams.targets(teacher, augmented=augmented and not stored)
         details: dict[str, float] = {}
         if not stored:
-            student = _student(teacher, recipe, index, seed)
+            published = _published_saliency(recipe, saliency, index, device)
+            student = _student(teacher, recipe, index, seed, published)
             if streams is not None and targets is not None and recipe.active_stages:
-                data = FitData(streams.quantized, streams.kwargs, targets, _published_saliency(recipe, saliency, index, device), index)
+                if published is not None:
+                    targets.channels = channel_weights(published["mlp.down_proj"])
+                data = FitData(streams.quantized, streams.kwargs, targets, published, index)
                 details = yield from fit_block(recipe, student, teacher, streams, data, partial(_generator, seed, index))
             blocks.save(index, student.freeze())
         frozen = blocks.load(index)
@@ -154,9 +157,13 @@ def _saliency_of(saliency: SaliencySource, index: int) -> Mapping[str, Tensor]:
         return {}
 
 
-def _student(teacher: nn.Module, recipe: Recipe, index: int, seed: int) -> Student:
+def _student(teacher: nn.Module, recipe: Recipe, index: int, seed: int, saliency: Mapping[str, Tensor] | None) -> Student:
     specs = {name: recipe.spec_of(index, name) for name in LINEARS}
-    return Student(teacher, LINEARS, specs, recipe.quantizer, recipe.adapter, _generator(seed, index, 0))
+    generator = _generator(seed, index, 0)
+    student = Student(teacher, LINEARS, specs, recipe.quantizer, recipe.adapter, generator)
+    if recipe.adapter is not None and recipe.adapter.start is not None:
+        student.start_adapters(saliency if recipe.adapter.start == "saliency" else None, generator)
+    return student
 
 
 def _advance(streams: Streams, targets: Targets, teacher: nn.Module, frozen: Block) -> float:

@@ -50,11 +50,11 @@ class LearnableLinear(nn.Module):
         return (self.levels * self.scale().unsqueeze(-1)).flatten(1)
 
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
-        """The quantized linear on `x`."""
-        output = nn.functional.linear(x, self.quantized_weight(), self.bias)
-        if self.lora_A is None or self.lora_B is None:
-            return output
-        return output + nn.functional.linear(nn.functional.linear(x, self.lora_A), self.lora_B) * self.frozen.scaling
+        """The quantized linear on `x`. The adapter is added to the weight, whose gradient is needed anyway (see `StudentLinear`)."""
+        weight = self.quantized_weight()
+        if self.lora_A is not None and self.lora_B is not None:
+            weight = weight + self.frozen.scaling * self.lora_B @ self.lora_A
+        return nn.functional.linear(x, weight, self.bias)
 
     @torch.no_grad()
     def freeze(self) -> FrozenLinear:

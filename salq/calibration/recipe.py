@@ -45,6 +45,12 @@ class Fit(BaseModel):
         """Learning rate of every group of parameters."""
         return {"clipping": self.lr_clipping, "adapter": self.lr_adapter}
 
+    @property
+    def is_weighted_by_saliency(self) -> bool:
+        """Whether one of its terms is."""
+        term = self.regularizer
+        return (term is not None and term.weighted and term.strength > 0) or (self.objective is not None and self.objective.channels == "saliency")
+
     @model_validator(mode="after")
     def _has_a_term(self) -> "Fit":
         if self.objective is None and self.regularizer is None:
@@ -101,13 +107,15 @@ class Recipe(BaseModel):
         if self.stages and self.data is None:
             raise ValueError("a recipe with stages needs calibration data (data.n_samples, data.seq_len)")
         if self.needs_saliency and self.saliency is None:
-            raise ValueError("a regularizer weighted by saliency needs saliency data (saliency.n_samples, saliency.seq_len)")
+            raise ValueError("what is weighted by saliency needs saliency data (saliency.n_samples, saliency.seq_len)")
         if self.stages and isinstance(self.quantizer, MinMax) and self.adapter is None:
             raise ValueError("the stages have nothing to learn: use the lwc quantizer, an adapter or both")
         if self.stages and not self.active_stages:
             raise ValueError("every stage has 0 epochs, so nothing would be learned; give one stage an epoch, or use recipe rtn")
         for stage in self.active_stages:
             self._check_stage(stage)
+            if self.granularity == "linear" and stage.objective is not None and stage.objective.channels is not None:
+                raise ValueError("channels of a block's output can be weighted only when blocks are fitted as a whole; leave granularity out")
         if isinstance(self.quantizer, DualBinary):
             self._check_dual_specs()
             if self.distillation is not None:
@@ -165,8 +173,10 @@ class Recipe(BaseModel):
 
     @property
     def needs_saliency(self) -> bool:
-        """Whether an active stage weights its regularizer by saliency."""
-        return any(stage.regularizer is not None and stage.regularizer.weighted and stage.regularizer.strength > 0 for stage in self.active_stages)
+        """Whether an active stage weights its regularizer or its output loss by saliency, or the adapters start from it."""
+        if self.adapter is not None and self.adapter.start == "saliency":
+            return True
+        return any(stage.is_weighted_by_saliency for stage in self.active_stages)
 
     @property
     def needs_data(self) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -60,8 +60,9 @@ class WeightPreservation(BaseModel):
         total = torch.zeros((), device=next(iter(linears.values())).weight.device)
         for name, linear in linears.items():
             approximate = linear.fake_weight() if self.where == "before_lora" else linear.effective_weight()
-            squared = (approximate - linear.weight).square()
-            total = total + (squared if saliency is None else squared * saliency[name]).sum()
+            weighting = None if saliency is None else saliency[name]
+            deviation: Tensor = _WeightedSquares.apply(approximate, linear.weight, weighting)  # type: ignore[no-untyped-call]
+            total = total + deviation
         return total
 
     def coefficient(self, block: int, output_at_start: float, raw_at_start: float) -> float:
@@ -73,6 +74,23 @@ class WeightPreservation(BaseModel):
         if self.convention == "published":
             return strength
         return strength * (output_at_start or 1.0) / raw_at_start if raw_at_start > 0 else 0.0
+
+
+class _WeightedSquares(torch.autograd.Function):
+    """sum F (W_eff - W)^2 and its gradient 2 F (W_eff - W) from two passes over the weights, where autograd makes seven."""
+
+    @staticmethod
+    def forward(ctx: Any, approximate: Tensor, weight: Tensor, saliency: Tensor | None) -> Tensor:
+        deviation = approximate - weight
+        weighted = deviation if saliency is None else deviation * saliency
+        ctx.save_for_backward(weighted)
+        total: Tensor = torch.linalg.vecdot(deviation, weighted).sum()
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (weighted,) = ctx.saved_tensors
+        return weighted * (2 * grads[0]), None, None
 
 
 def _quantile(values: Float[Tensor, "out in"], quantile: float) -> float:

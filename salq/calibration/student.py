@@ -114,6 +114,14 @@ class Student:
             self.block.set_submodule(name, built)
             self.linears[name] = built
 
+    @torch.no_grad()
+    def start_adapters(self, saliency: Mapping[str, Float[Tensor, "out in"]] | None, generator: torch.Generator) -> None:
+        """Let every adapter start at what rounding loses (`Adapter.start_from`), weighted by saliency when it is given."""
+        for name, linear in self.linears.items():
+            if linear.adapter is not None:
+                linear.adapter.start_from(linear.weight - linear.fake_weight(), None if saliency is None else saliency[name], generator)
+        self.new_step()
+
     def part(self, module_names: Iterable[str]) -> "Student":
         """The student of some linears that read the same input: its `block` maps that input to their concatenated outputs."""
         part = copy.copy(self)

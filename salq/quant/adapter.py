@@ -1,6 +1,7 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685): delta = (alpha / rank) * lora_B @ lora_A, added to the quantized weight and never merged."""
 
 import math
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -8,6 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from salq.core.errors import ShapeError
+
+OVERSAMPLING, ITERATIONS = 8, 4
+"""Of the randomized singular value decomposition: Halko, Martinsson, Tropp (arXiv 0909.4061), algorithm 4.4."""
+SMALLEST_ROOT = 1e-3
+"""Of a row's or column's weight, relative to the largest: what has no saliency at all must still be divided by its weight."""
 
 
 class LoRA(BaseModel):
@@ -17,6 +23,11 @@ class LoRA(BaseModel):
 
     rank: int = Field(default=64, ge=1, le=1024, description="Rank of the adapter; its 16-bit numbers count in bits per weight.")
     alpha: float = Field(default=16.0, gt=0, le=4096, description="The adapter's output is scaled by alpha / rank.")
+    start: Literal["residual", "saliency"] | None = Field(
+        default=None,
+        description="residual: adapters start at the best low-rank part of what rounding loses; saliency: of that loss weighted by saliency; "
+        "none: at zero.",
+    )
 
     @property
     def scaling(self) -> float:
@@ -48,6 +59,37 @@ class Adapter(nn.Module):
         """scaling * (x @ lora_A.T) @ lora_B.T"""
         return nn.functional.linear(nn.functional.linear(x, self.lora_A), self.lora_B) * self.scaling
 
+    def start_from(self, residual: Float[Tensor, "out in"], saliency: Float[Tensor, "out in"] | None, generator: torch.Generator) -> None:
+        """Set delta to the best approximation of `residual` of this rank: in the Frobenius norm (LoftQ, arXiv 2310.08659, eq. 8), or in
+        || D_row (residual - delta) D_col ||, D from the mean saliency of rows and columns (LQ-LoRA, arXiv 2311.12023, eq. 6).
+        """
+        rows, columns = _roots(saliency, dim=1, like=residual[:, 0]), _roots(saliency, dim=0, like=residual[0])
+        left, values, right = low_rank(rows[:, None] * residual * columns, len(self.lora_A), generator)
+        root = (values / self.scaling).sqrt()
+        self.lora_B.copy_(left * root / rows[:, None])
+        self.lora_A.copy_(root[:, None] * right / columns)
+
     def delta(self) -> Float[Tensor, "out in"]:
         """The matrix that this adapter adds to the weight."""
         return self.scaling * self.lora_B @ self.lora_A
+
+
+def low_rank(
+    matrix: Float[Tensor, "out in"], rank: int, generator: torch.Generator
+) -> tuple[Float[Tensor, "out rank"], Float[Tensor, " rank"], Float[Tensor, "rank in"]]:
+    """(U, S, V) of the best approximation of that rank: U @ diag(S) @ V, by randomized subspace iteration."""
+    width = min(rank + OVERSAMPLING, *matrix.shape)
+    basis = matrix @ torch.randn(matrix.shape[1], width, generator=generator).to(matrix)
+    for _ in range(ITERATIONS):
+        basis = matrix @ torch.linalg.qr(matrix.T @ torch.linalg.qr(basis).Q).Q
+    basis = torch.linalg.qr(basis).Q
+    left, values, right = torch.linalg.svd(basis.T @ matrix, full_matrices=False)
+    return (basis @ left)[:, :rank], values[:rank], right[:rank]
+
+
+def _roots(saliency: Tensor | None, dim: int, like: Tensor) -> Tensor:
+    """Square roots of the mean saliency along `dim`, relative to the largest; ones without saliency, or when nothing is salient."""
+    if saliency is None or not bool(saliency.any()):
+        return torch.ones_like(like)
+    mean = saliency.mean(dim=dim).to(like)
+    return (mean / mean.max()).sqrt().clamp(min=SMALLEST_ROOT)

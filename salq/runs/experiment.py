@@ -39,6 +39,8 @@ class Experiment:
     contenders: tuple[Contender, ...]
 
 
+NO_REGULARIZER = {"stages.*.regularizer.strength": 0.0}
+"""SAPR's recipe without its term: ApiQ with a saliency map at hand."""
 RAW_LOSS = {"stages.*.objective.normalize": "raw"}
 
 
@@ -59,6 +61,17 @@ EXPERIMENTS: dict[str, Experiment] = {
             "salq-vs-apiq",
             "What do our own recipes add to ApiQ at about the same cost?",
             (Contender("apiq", "apiq"), Contender("apiq-raw", "apiq", RAW_LOSS), Contender("salq", "salq"), Contender("salq-full", "salq-full")),
+        ),
+        Experiment(
+            "ablations",
+            "Which of our changes to ApiQ's blocks helps on its own?",
+            (
+                Contender("apiq", "apiq"),
+                Contender("raw-loss", "apiq", RAW_LOSS),
+                Contender("start-residual", "apiq", {"adapter.start": "residual"}),
+                Contender("start-saliency", "sapr", NO_REGULARIZER | {"adapter.start": "saliency"}),
+                Contender("channel-saliency", "sapr", NO_REGULARIZER | {"stages.*.objective.channels": "saliency"}),
+            ),
         ),
         Experiment(
             "rates-of-blocks",

@@ -1,6 +1,7 @@
 """Sliced Wasserstein, layer-wise reconstruction and the saliency that R weighs with, against float64 oracles written from the equations."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from salq.calibration.fit import Factors, FitData, loss_terms, losses_at_start
 from salq.calibration.frozen_block import dequantized_block
 from salq.calibration.linears import fit_linears
-from salq.calibration.objectives import OutputMSE, Targets
+from salq.calibration.objectives import OutputMSE, Targets, channel_weights
 from salq.calibration.recipe import Fit
 from salq.calibration.regularizers import WeightPreservation
 from salq.calibration.sliced_wasserstein import SlicedWasserstein
@@ -70,6 +71,19 @@ def test_sliced_wasserstein_takes_its_share_of_the_output_loss(tiny: Llama, toke
     assert float(terms["sliced_wasserstein"]) == pytest.approx(0.2 * start.output / (start.sliced_wasserstein + 1e-6) * float(distance), rel=1e-5)
     assert term.factor(0, start.output, start.sliced_wasserstein) == 0.0
     assert SlicedWasserstein(weight=0.2, scaled=False).factor(0, 5.0, 7.0) == 0.2
+
+
+@pytest.mark.parametrize("normalize", ["raw", "token"])
+def test_output_loss_weighted_by_the_saliency_of_channels(normalize: Literal["raw", "token"]) -> None:
+    """w_c = sum_j F_cj / mean over c; the mean square of errors and energies becomes that of w."""
+    saliency, full, quantized, student = seeded(4, 6).square(), seeded(2, 3, 4, seed=1), seeded(2, 3, 4, seed=2), seeded(2, 3, 4, seed=3)
+    weights = saliency.numpy().sum(1) / saliency.numpy().sum(1).mean()
+    targets = Targets(full, quantized, channel_weights(saliency))
+    energy = (weights * full.numpy() ** 2).mean(-1) if normalize == "token" else 1.0
+    want = sum(((weights * (student - target).numpy() ** 2).mean(-1) / energy).mean() for target in (full, quantized))
+    assert float(OutputMSE(normalize=normalize, channels="saliency").loss(student, targets)) == pytest.approx(want, rel=1e-12)
+    assert float(OutputMSE(normalize=normalize).loss(student, targets)) != pytest.approx(want, rel=1e-3)
+    assert channel_weights(torch.zeros(4, 6)) is None
 
 
 def test_layer_wise_inputs_targets_and_loss(tiny: Llama, tokens: Tensor) -> None:
