@@ -138,6 +138,27 @@ def test_stages_come_in_their_order(tiny: Llama) -> None:
     assert list(dict.fromkeys(without)) == ["mixed", "output"]
 
 
+@pytest.mark.parametrize("start", ["residual", "saliency"])
+def test_adapters_that_start_at_what_rounding_loses_start_nearer_to_the_output(tiny: Llama, start: str) -> None:
+    def first_loss(**overrides: object) -> float:
+        events = run(tiny, small("sapr", **{"stages.*.regularizer.strength": 0.0, **overrides}), MemoryBlocks(), n_blocks=1)
+        return next(event.details["loss.output"] for event in events if isinstance(event, ev.BlockDone))
+
+    assert first_loss(**{"adapter.start": start}) < 0.97 * first_loss()
+
+
+def test_channels_weighted_by_saliency_are_another_loss_and_need_a_map(tiny: Llama) -> None:
+    recipe = small("sapr", **{"stages.*.regularizer.strength": 0.0, "stages.*.objective.channels": "saliency"})
+    assert recipe.needs_saliency
+    plain, weighted = MemoryBlocks(), MemoryBlocks()
+    run(tiny, small("apiq"), plain, n_blocks=1)
+    run(tiny, recipe, weighted, n_blocks=1)
+    name = "mlp.down_proj"
+    assert not torch.equal(plain.load(0)[name].scale, weighted.load(0)[name].scale)
+    with pytest.raises(ConfigError, match="fitted as a whole"):
+        small("sapr", **{"granularity": "linear", "stages.*.objective.channels": "saliency"})
+
+
 def test_linear_by_linear_progress_goes_one_way(tiny: Llama) -> None:
     steps = [event for event in run(tiny, small("apiq-lw"), MemoryBlocks()) if isinstance(event, ev.StepDone) and event.block == 0]
     assert [event.step for event in steps] == list(range(1, len(steps) + 1))
