@@ -1,9 +1,9 @@
 """`python -m salq.chat.score_serve`: an original and a quantized model in one process that scores texts, by the protocol of `serve`.
 
-In:  {"op": "load", "original", "participant", "device"} first, then any number of {"op": "score", "id", "subject", "other"?},
+In:  {"op": "load", "original", "participant", "device"} first, then any number of {"op": "score", "id", "subject", "answers"?},
      {"op": "where", "id", "subject", "index"} and {"op": "stop", "id"}; `subject` as in `scoring.text_of`.
-Out: "status", "ready"; of a request "progress" (done, of, text), then "done" with "view" (and "fork" when an other answer was given) or
-     "breakdown", or "error".
+Out: "status", "ready"; of a request "progress" (done, of, text), then "done" with "view" (and "fork" when the two models' answers to one question
+     were given, the original's first) or "breakdown", or "error".
 """
 
 import json
@@ -69,16 +69,17 @@ class Scorer:
         if request["op"] == "where":
             yield from self._where(request, link)
             return
-        subjects = [request["subject"], *([request["other"]] if request.get("other") else [])]
+        subjects = [request["subject"], *(request.get("answers") or [])]
         found = []
         for number, subject in enumerate(subjects):
-            yield {"event": "progress", "done": number, "of": len(subjects), "text": "Scoring the text with both models"}
+            yield {"event": "progress", "done": number, "of": len(subjects), "text": "Scoring with both models"}
             found.append(self._view(subject))
             if link.stopped(request["id"]):
                 yield {"event": "done", "end": "stopped"}
                 return
-        (text, scored), *rest = found
-        yield {"event": "done", "end": "end", "view": scored, "fork": fork((text, rest[0][0]), (scored, rest[0][1])) if rest else None}
+        (_, scored), *answers = found
+        parted = fork((answers[0][0], answers[1][0]), (answers[0][1], answers[1][1])) if answers else None
+        yield {"event": "done", "end": "end", "view": scored, "fork": parted}
 
     def _view(self, subject: Json) -> tuple[Text, Json]:
         key = json.dumps(subject, sort_keys=True)
