@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from html import escape
 from typing import Any
 
 import gradio as gr
@@ -28,13 +27,12 @@ from salq.ui.compare_actions import (
     last_question,
     next_seed,
     side_choices,
-    side_remarks,
-    side_words,
     turn_of,
 )
 from salq.ui.context import Choices, UiContext
 from salq.ui.html import lede, note, reading
 from salq.ui.presets import PRESETS
+from salq.ui.talk import facts_html, talk_html
 
 FIRST = (ORIGINAL, RTN, NOBODY)
 """Who talks before anybody chooses; only the last side may stay empty, so that a side keeps its place."""
@@ -258,41 +256,20 @@ def _at_work(turns: list[Turn], question: Question, sides: tuple[Side, ...], dra
         if not drawn or side.text != drawn[index].text:
             chats[index] = talk_html(bubbles(turns, index, question.prompt, side.text))
         if not drawn or side != drawn[index]:
-            facts[index] = _facts_html(side, question.note if index == 0 else "")
+            facts[index] = facts_html(side, question.note if index == 0 else "")
     return [*chats, *facts, *[gr.skip()] * 5]
 
 
 def _finished(turns: list[Turn], question: Question, sides: tuple[Side, ...]) -> Updates:
     """In the order of `_Parts.outputs`: the conversation with its new turn, and the next question may be asked."""
     chats = [talk_html(bubbles(turns, index)) for index in range(SIDES)]
-    facts = [_facts_html(side, question.note if index == 0 else "") for index, side in enumerate(sides)]
+    facts = [facts_html(side, question.note if index == 0 else "") for index, side in enumerate(sides)]
     return [*chats, *facts, *[""] * (SIDES - len(sides)), turns, *_idle(), gr.skip(), gr.Column(visible=bool(turns))]
 
 
 def _idle() -> Updates:
     """Send and stop when nobody is writing."""
     return [gr.Button(visible=True), gr.Button(visible=False)]
-
-
-def talk_html(said: list[dict[str, str]]) -> str:
-    """A conversation as text: everything is escaped, so nothing that a model or a visitor writes is ever markup."""
-    names = {"user": "You", "assistant": "Answer"}
-    rows = "".join(
-        f'<div class="{one["role"]}"><span class="salq-hidden">{names[one["role"]]}: </span>{escape(one["content"])}</div>' for one in said
-    )
-    return f'<div class="salq-log-talk" role="log" tabindex="0" aria-label="Conversation">{rows}</div>'
-
-
-def _facts_html(side: Side, remark: str) -> str:
-    if side.state == "failed":
-        return reading(side.message, problem=True)
-    state = '<span class="salq-wait"></span>' if side.state in {"waiting", "loading"} else ""
-    remarks = " ".join(part for part in (side_remarks(side), remark) if part)
-    numbers = side_words(side)
-    return (
-        f'<div class="salq-side-facts" role="status"><b>{escape(side.participant.title)}</b> {escape(numbers)}</div>'
-        f'<p class="salq-note">{state}{escape(remarks)}</p>'
-    )
 
 
 def _options(everybody: list[tuple[str, str]], side: int) -> list[tuple[str, str]]:

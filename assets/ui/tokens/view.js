@@ -82,9 +82,15 @@ function word(one, index, of) {
   const shade = Math.log1p(one.kl) / Math.log1p(MOST), text = one.text.replace(/⏎/g, "⏎\n");
   const said = `Token ${index + 1} of ${of}, ${quoted(one.text)}, KL ${number(one.kl)} nats, ${rank(one.rank_original)} of the original, ${rank(one.rank)} of the quantized model${one.flipped ? ", likeliest token differs" : ""}`;
   const span = html("span", { id: `salq-token-${index}`, className: `token${one.flipped ? " flipped" : ""}`, role: "option", textContent: text, aria: { label: said, selected: "false" } });
-  span.style.backgroundColor = colour(shade, "cividis");
-  span.style.color = shade > 0.45 ? "#111" : "#fff";
+  const fill = colour(shade, "cividis");
+  Object.assign(span.style, { backgroundColor: fill, color: ink(fill) });
   return span;
+}
+
+/** Black or white, whichever reads better on an rgb() colour: one of them always has the 4.5 : 1 of WCAG. */
+function ink(fill) {
+  const [red, green, blue] = fill.match(/\d+/g).map((one) => one / 255).map((one) => (one <= 0.03928 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 ? "#000" : "#fff";
 }
 
 function legend() {

@@ -12,7 +12,6 @@ from salq.chat.participants import Participant
 from salq.core.errors import ConfigError, SalqError, TextError
 from salq.runs.requests import CalibrateRequest, ExploreRequest
 from salq.runs.store import RunStore
-from salq.ui.compare import talk_html
 from salq.ui.compare_actions import (
     NOBODY,
     ORIGINAL,
@@ -33,6 +32,7 @@ from salq.ui.compare_actions import (
 )
 from salq.ui.context import Choices
 from salq.ui.presets import PRESETS
+from salq.ui.talk import talk_html
 
 CHOICES = Choices("smollm2-135m", 3, 64, False, "cpu", "auto")
 SAMPLING = (64, 0.0, 0)
