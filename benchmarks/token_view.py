@@ -21,6 +21,7 @@ from salq.core.device import choose_device  # noqa: E402
 from salq.core.drain import drain  # noqa: E402
 from salq.core.files import write_json  # noqa: E402
 from salq.data.sources import load_text  # noqa: E402
+from salq.data.windows import evaluation_windows  # noqa: E402
 from salq.evaluation.restore import break_down  # noqa: E402
 from salq.evaluation.tokens import score_tokens, totals  # noqa: E402
 from salq.kernels.assemble import quantized_copy, rtn_blocks  # noqa: E402
@@ -48,8 +49,8 @@ def main() -> None:
     args = parser.parse_args()
     model = load_model(args.model, device="cpu")
     quantized = quantized_copy(model, rtn_blocks(model, QuantSpec(bits=3, group_size=64)))
-    ids = model.tokenizer(load_text("bundled", "evaluation").text[: 20 * args.tokens]).input_ids[: args.tokens]
-    window = torch.tensor([ids])
+    window = evaluation_windows(load_text("bundled", "evaluation"), model.tokenizer, 1, args.tokens)
+    ids = window[0].tolist()
 
     def plain() -> None:
         for one in (model, quantized):
