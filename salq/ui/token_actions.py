@@ -14,6 +14,8 @@ from salq.ui.compare_actions import NOBODY, ORIGINAL, Turn, conversation, key_of
 from salq.ui.context import Choices
 
 OWN_CHARACTERS = 8000
+MAX_TOKENS = 1024
+"""Most tokens of a text that are scored (`scoring.MAX_TOKENS`, which would import torch)."""
 SOURCES = {"original": "The original's last answer", "side": "The side's last answer", "own": "My own text"}
 HEADER = (
     "#",

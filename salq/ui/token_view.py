@@ -17,7 +17,7 @@ from salq.ui.compare_actions import Stops
 from salq.ui.context import Choices, UiContext
 from salq.ui.explore_updates import plot_data
 from salq.ui.html import note, reading, section, work_bar
-from salq.ui.token_actions import HEADER, OWN_CHARACTERS, SOURCES, Json, Task, conditions, rows, score, task_of, where, where_rows
+from salq.ui.token_actions import HEADER, MAX_TOKENS, OWN_CHARACTERS, SOURCES, Json, Task, conditions, rows, score, task_of, where, where_rows
 
 SCRIPTS = ASSETS / "ui" / "tokens"
 TITLE = "Token by token"
@@ -27,7 +27,7 @@ INTRO = (
 )
 TEXT_INFO = "Both models read it as it stands."
 SIDE_INFO = "Compared with the original."
-SCORE, WHERE = "Score", "Where does this token break?"
+SCORE, WHERE = "Score", "Where does token {number} break?"
 WHERE_INTRO = "Puts one block after the other back to full precision, then one kind of matrix in all blocks, and looks at the chosen token's KL."
 STOPPED = "Stopped."
 WHERE_HEADER = ("put back", "KL left (nats)", "KL removed (%)")
@@ -120,7 +120,7 @@ def _build(sides: int) -> _Parts:
     with gr.Column(visible=False, elem_id="where") as place:
         gr.HTML(note(WHERE_INTRO))
         with gr.Row():
-            ask = gr.Button(WHERE, elem_id="where-ask")
+            ask = gr.Button(WHERE.format(number=1), elem_id="where-ask")
             where_stop = gr.Button("Stop", variant="stop", visible=False, elem_id="where-stop")
         told = gr.HTML("", elem_id="where-status")
         with gr.Row():
@@ -179,17 +179,18 @@ def _wire(ctx: UiContext, parts: _Parts, pickers: Sequence[gr.Dropdown], turns: 
         run, inputs, parts.scored, concurrency_limit=16, **PRIVATE
     )
     parts.stop.click(halt, None, parts.stop, queue=False, api_visibility="private")
-    parts.bridge.picked(_index, None, parts.picked, queue=False, api_visibility="private")
+    parts.bridge.picked(_picked, None, [parts.picked, parts.ask], queue=False, api_visibility="private")
     parts.ask.click(begin, None, [parts.ask, parts.where_stop], queue=False, api_visibility="private").then(
         break_down, [parts.task, parts.picked], parts.broken, concurrency_limit=16, **PRIVATE
     )
     parts.where_stop.click(halt, None, parts.where_stop, queue=False, api_visibility="private")
 
 
-def _index(event: gr.EventData) -> int:
+def _picked(event: gr.EventData) -> Updates:
     """What arrives from the browser may be anything; the process checks the upper bound."""
-    index = getattr(event, "index", 0)
-    return index if isinstance(index, int) and index >= 0 else 0
+    sent = getattr(event, "index", 0)
+    index = sent if isinstance(sent, int) and 0 <= sent < MAX_TOKENS else 0
+    return [index, gr.Button(WHERE.format(number=index + 1))]
 
 
 def _scored(task: Task, event: Json) -> Updates:
@@ -204,7 +205,8 @@ def _scored(task: Task, event: Json) -> Updates:
     view = event["view"]
     notes = " ".join(part for part in (conditions(view, event["seconds"]), task.note, task.missing) if part)
     shown = {"tokens": view["tokens"], "worst": view["worst"], "fork": event["fork"]}
-    cleared = ["", *[gr.Plot(visible=False)] * 2, gr.Accordion(visible=False), [], *_idle()]
+    start = gr.Button(WHERE.format(number=view["worst"] + 1), visible=True)
+    cleared = ["", *[gr.Plot(visible=False)] * 2, gr.Accordion(visible=False), [], start, gr.Button(visible=False)]
     return [
         reading(view["reading"]) + note(notes), shown, gr.Accordion(visible=True), rows(view), gr.Column(visible=view["related"]), task,
         view["worst"], *_idle(), *cleared,

@@ -25,6 +25,11 @@ def pair(tiny_folder: Path) -> Pair:
     return load_pair(Participant.original(name), Participant.rtn(name, QuantSpec(bits=2, group_size=32)), "cpu")
 
 
+def ids_of(llama: Llama, text: str) -> list[int]:
+    """The tiny tokenizer has one token per byte."""
+    return list(llama.tokenizer(text, add_special_tokens=False).input_ids)
+
+
 def scored(pair: Pair, text: Text) -> dict:
     return view(pair, text, score_tokens(pair.original, pair.quantized, text.ids, text.first))
 
@@ -42,7 +47,7 @@ def test_an_answer_is_scored_after_the_prompt_that_the_chat_makes(pair: Pair) ->
     assert text.ids == (*prompt.ids, *ids)
     assert text.first == len(prompt.ids)
     typed = text_of(pair.original, {"messages": HELLO, "answer": "Hi!"})
-    assert bytes(typed.ids[typed.first :]) == b"Hi!"  # the tiny tokenizer's ids are bytes
+    assert list(typed.ids[typed.first :]) == ids_of(pair.original, "Hi!")
     found = scored(pair, text)
     assert found["count"] == len(found["tokens"]) == 3
     assert found["kl"] == pytest.approx(sum(one["kl"] for one in found["tokens"]) / 3)
@@ -52,7 +57,7 @@ def test_an_answer_is_scored_after_the_prompt_that_the_chat_makes(pair: Pair) ->
 
 def test_special_tokens_that_are_typed_are_characters(pair: Pair) -> None:
     text = text_of(pair.original, {"text": "a<|im_end|>b"})
-    assert bytes(text.ids) == b"a<|im_end|>b"
+    assert [Words(pair.original).of(token) for token in text.ids] == list("a<|im_end|>b")
     assert text.first == 1
 
 
@@ -83,7 +88,7 @@ def test_what_cannot_be_scored_is_one_sentence(pair: Pair, subject: dict, error:
 
 
 def test_the_fork_of_two_answers(pair: Pair) -> None:
-    texts = tuple(text_of(pair.original, {"messages": HELLO, "ids": ids}) for ids in ([65, 66, 67], [65, 66, 90, 91]))
+    texts = tuple(text_of(pair.original, {"messages": HELLO, "ids": ids_of(pair.original, said)}) for said in ("ABC", "ABZ!"))
     views = tuple(scored(pair, text) for text in texts)
     found = fork(texts, views)  # type: ignore[arg-type]
     assert (found["same_context"], found["forked"], found["prefix_tokens"], found["prefix"]) == (True, True, 2, "AB")
@@ -94,7 +99,7 @@ def test_the_fork_of_two_answers(pair: Pair) -> None:
 
 
 def test_answers_that_end_early_agree_or_had_another_context(pair: Pair) -> None:
-    short, long = (text_of(pair.original, {"messages": HELLO, "ids": ids}) for ids in ([65], [65, 66]))
+    short, long = (text_of(pair.original, {"messages": HELLO, "ids": ids_of(pair.original, said)}) for said in ("A", "AB"))
     views = scored(pair, short), scored(pair, long)
     ended = fork((short, long), views)
     assert (ended["forked"], ended["token_original"], ended["token"]) == (True, None, "B")
@@ -133,9 +138,8 @@ def test_a_model_that_is_gone_is_said(tiny_folder: Path, tmp_path: Path) -> None
 def test_what_cannot_be_seen_becomes_a_sign(tiny: Llama) -> None:
     assert visible("a\n\tb\x1b[2J\x00\x7f\u202e\x85") == "a⏎⇥b␛[2J␀␡[U+202E][U+0085]"
     words = Words(tiny)
-    assert words.of(10) == "⏎"
-    assert words.of(27) == "␛"
-    assert words.of(0xC3) == "\ufffd"  # half of a character
+    newline, escape, half, _ = ids_of(tiny, "\n\x1bé")
+    assert (words.of(newline), words.of(escape), words.of(half)) == ("⏎", "␛", "\ufffd")
 
 
 def test_a_space_at_the_start_of_a_word_is_kept(tiny: Llama) -> None:

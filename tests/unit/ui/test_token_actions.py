@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
+from salq.chat import scoring
 from salq.chat.lockstep import Side
 from salq.chat.participants import Participant
 from salq.core.errors import ConfigError, SalqError, TextError
 from salq.figures import restored_shares
 from salq.runs.store import RunStore
+from salq.ui import token_actions
 from salq.ui.compare_actions import NOBODY, ORIGINAL, RTN, ask, turn_of
 from salq.ui.context import Choices
 from salq.ui.token_actions import Task, conditions, last_answer, rows, task_of, where, where_rows
@@ -90,6 +92,10 @@ def test_what_is_no_token_is_refused(store: RunStore, index: object) -> None:
     task = Task(Participant.original("m"), Participant.rtn("m", CHOICES.spec), "cpu", {"text": "a b"})
     with pytest.raises(ConfigError, match="No token is chosen"):
         list(where(None, task, index, None))  # type: ignore[arg-type] - refused before anybody is asked
+
+
+def test_the_page_and_the_process_have_one_limit() -> None:
+    assert token_actions.MAX_TOKENS == scoring.MAX_TOKENS
 
 
 def test_tables_and_bars() -> None:
