@@ -30,6 +30,7 @@ SIDE_INFO = "Compared with the original."
 SCORE, WHERE = "Score", "Where does token {number} break?"
 WHERE_INTRO = "Puts one block after the other back to full precision, then one kind of matrix in all blocks, and looks at the chosen token's KL."
 STOPPED = "Stopped."
+EMPTY = "Nothing is scored yet: ask something above and press Score, or score a text of your own."
 WHERE_HEADER = ("put back", "KL left (nats)", "KL removed (%)")
 BRIDGE = """
 let view = null;
@@ -110,7 +111,7 @@ def _build(sides: int) -> _Parts:
         "", label="My own text", placeholder="Paste a text of at least two words", lines=3, max_lines=10, max_length=2 * OWN_CHARACTERS,
         visible=False, elem_id="token-own",
     )  # fmt: skip
-    status = gr.HTML("", elem_id="token-status")
+    status = gr.HTML(note(EMPTY), elem_id="token-status")
     text = gr.HTML('<div class="salq-tokens"></div>', elem_id="token-text")
     bridge = gr.HTML(
         {}, html_template="<span></span>", js_on_load=BRIDGE, elem_id="token-bridge", elem_classes="salq-bridge", scripts=SCRIPTS.as_posix()
