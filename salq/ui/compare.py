@@ -172,7 +172,8 @@ def _wire(ctx: UiContext, parts: _Parts) -> None:
     def take_again(turns: list[Turn], temperature: float, seed: float) -> Updates:
         """The last question once more, from before its answer; where chance plays a part, with the next seed."""
         asked, kept = last_question(turns)
-        return [*take(asked)[:-1], gr.skip(), kept, next_seed(temperature, seed)]
+        _, _, *buttons, _ = take(asked)
+        return [asked, gr.skip(), *buttons, gr.skip(), kept, next_seed(temperature, seed)]  # what is being typed stays
 
     def edit(turns: list[Turn]) -> Updates:
         """The last question back into its box, and its answers out of the conversation."""
