@@ -103,7 +103,7 @@ def _build(sides: int) -> _Parts:
         )  # fmt: skip
         side = gr.Radio(
             [("ABC"[index], index) for index in range(sides)], value=1, label="Quantized side", info=SIDE_INFO, elem_id="token-side",
-            elem_classes="salq-switch", scale=1, min_width=170,
+            elem_classes="salq-switch", scale=2, min_width=230,
         )  # fmt: skip
         start = gr.Button(SCORE, variant="primary", elem_id="token-score", scale=1, min_width=120)
         stop = gr.Button("Stop", variant="stop", visible=False, elem_id="token-stop", scale=1, min_width=120)

@@ -6,6 +6,7 @@ import { colour, html, number, percent } from "../lessons/draw.js";
 const MOST = 8; // nats at the light end of the scale; fixed, so that two texts can be compared by eye
 const signed = (value) => (value > 0 ? `+${number(value)}` : number(value));
 const quoted = (text) => `“${text}”`;
+const chance = (log) => (Math.exp(log) < 5e-4 ? "under 0.1\u00a0%" : percent(Math.exp(log), 1));
 const rank = (place) => (place === 1 ? "first choice" : `choice ${place.toLocaleString("en-US")}`);
 
 /** Draws into the element that `find` returns; `picked(index)` is told which token is chosen. Returns {receive}. */
@@ -101,7 +102,7 @@ function legend() {
 }
 
 function details(one, index, of) {
-  const change = `log-probability ${signed(one.change)} nats`, chances = [one.log_probability_original, one.log_probability].map((value) => percent(Math.exp(value), 1));
+  const change = `log-probability ${signed(one.change)} nats`, chances = [one.log_probability_original, one.log_probability].map(chance);
   const sentence = `Token ${index + 1} of ${of}, ${quoted(one.text)}: KL ${number(one.kl)} nats, ${change}. ${one.flipped ? "The likeliest token differs." : "Both models' likeliest token is the same."}`;
   const own = { id: one.token_id, text: one.text };
   return [
@@ -116,13 +117,13 @@ function details(one, index, of) {
 const pair = (lists) => html("div", { className: "pair" }, lists);
 
 /** The likeliest tokens of one model as a table with bars; the text's own token is marked, and added where it is not among them. */
-function list(title, candidates, own, chance) {
+function list(title, candidates, own, stands) {
   const rows = candidates.map((one) => entry(one.text, one.probability, own && one.id === own.id));
   if (own && !candidates.some((one) => one.id === own.id)) {
-    const cell = html("td", { colSpan: 2, textContent: chance });
+    const cell = html("td", { colSpan: 2, textContent: stands });
     rows.push(html("tr", { className: "own" }, [html("th", { scope: "row", textContent: quoted(own.text) }), cell]));
   }
-  const caption = html("caption", { textContent: own ? `${title}: ${chance}` : title });
+  const caption = html("caption", { textContent: own ? `${title}: ${stands}` : title });
   return html("table", {}, [caption, html("tbody", {}, rows)]);
 }
 
