@@ -16,22 +16,22 @@ class Preset:
 PRESETS = (
     Preset(
         "counting", "Counting", "Count from one to twelve in words.",
-        "Counting: look for a number that is left out or said twice. Every word hangs on the one before, so one slip carries on.",
+        "Counting: look for a number that is left out or said twice. Every word hangs on the one before; a small original may slip too.",
     ),
     Preset(
         "rhyme", "A rhyme", "Write a short poem about a lighthouse.",
-        "A rhyme: look for lines that no longer rhyme, or that repeat. Sound and plan of a poem go before its grammar does.",
+        "A rhyme: look for lines that repeat themselves or no longer rhyme. The plan of a poem goes before its grammar does.",
     ),
     Preset(
         "fact", "A fact", "What is the capital of France, and what is it known for?",
-        "A fact: look for names that sound right and are wrong. Facts live in few weights; fluent grammar in many.",
+        "A fact: look for names that are gone or wrong, and for an answer that goes in circles: grammar outlives knowledge.",
     ),
     Preset(
         "arithmetic", "Arithmetic", "What is 7 times 8?",
-        "Arithmetic: look at the number. One wrong token is a wrong answer, however good the sentence around it.",
+        "Arithmetic: look at the number, if there is one: one wrong token is a wrong answer. Small originals calculate badly themselves.",
     ),
     Preset(
         "copying", "Copying", "Repeat exactly: red, green, blue, seven, salt",
-        "Copying: look for the first word that differs from the question. The model only has to look back; an error is attention gone astray.",
+        "Copying: look for the first word that is dropped or changed. The model only has to look back at the question, and this is what breaks.",
     ),
 )  # fmt: skip

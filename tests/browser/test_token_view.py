@@ -60,7 +60,7 @@ def test_ask_again_edit_and_presets(served: Served, visit: Visit) -> None:
     expect(page.locator("#compare-again")).to_be_hidden()  # nothing was asked yet
     ask(page, "One")
     page.locator("#preset-copying").click()
-    expect(page.locator("#compare-look")).to_contain_text("look for the first word that differs")
+    expect(page.locator("#compare-look")).to_contain_text("look for the first word that is dropped")
     expect(page.locator("#compare-chat-0 .user").nth(1)).to_contain_text("Repeat exactly")
     answered(page)
     expect(page.locator("#compare-facts-0")).to_contain_text("its weights are not quantized")
