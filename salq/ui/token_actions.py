@@ -117,7 +117,8 @@ def conditions(view: Json, seconds: float) -> str:
     """What a scored text was measured with."""
     context = f"after {view['context_tokens']:,} tokens of context" if view["context_tokens"] > 1 else "from its second token on"
     notes = "".join(f" {note}" for note in view["notes"])
-    return f"{view['count']:,} tokens {context}, scored in {seconds:.1f} s. {view['original']}; quantized: {view['execution']}.{notes}"
+    took = f"scored in {seconds:.1f} s" if seconds >= 0.1 else "scored before"  # noqa: PLR2004 - remembered texts come at once
+    return f"{view['count']:,} tokens {context}, {took}. {view['original']}; quantized: {view['execution']}.{notes}"
 
 
 def where_rows(breakdown: Json) -> list[list[Any]]:
