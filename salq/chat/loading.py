@@ -22,7 +22,7 @@ def load_participant(participant: Participant, device: str = "auto") -> Llama:
         return load_model(participant.model, device=device)
     with out_of_memory_as_error(f"Loading {participant.title}"):
         n_blocks = int(read_config(resolve(participant.model)).num_hidden_layers)
-        quantized = load_quantized(participant.model, _sources(participant, n_blocks), device, participant.executor, whole=True)
+        quantized = load_quantized(participant.model, sources(participant, n_blocks), device, participant.executor, whole=True)
         if participant.head == "8bit":
             quantized = round_head(quantized)
     release_memory()
@@ -38,7 +38,8 @@ def stored_blocks(participant: Participant, n_blocks: int) -> dict[int, Source]:
     return found
 
 
-def _sources(participant: Participant, n_blocks: int) -> dict[int, Source]:
+def sources(participant: Participant, n_blocks: int) -> dict[int, Source]:
+    """What reads or makes the frozen blocks of a quantized participant. Raises StoreError, ShapeError, ConfigError."""
     if participant.kind == "run":
         return stored_blocks(participant, n_blocks)
     if participant.spec is None:

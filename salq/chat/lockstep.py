@@ -31,7 +31,7 @@ END_SENTENCES = {
 @dataclass(frozen=True)
 class Side:
     """What is known of one side's answer. `message` is one sentence about its state, `notes` are about the prompt,
-    `execution` says what runs the matrices and why.
+    `execution` says what runs the matrices and why, `ids` are the answer's tokens once it has ended (with the one that ended it).
     """
 
     participant: Participant
@@ -49,6 +49,7 @@ class Side:
     reference: str = ""
     device: str = ""
     execution: str = ""
+    ids: tuple[int, ...] = ()
 
     @property
     def has_ended(self) -> bool:
@@ -79,7 +80,8 @@ def fold(side: Side, event: Json) -> Side:
     side = replace(side, text=side.text + printable(event["text"]), message="", **{name: event[name] for name in names if name in event})
     if kind == "done":
         end = event["end"]
-        side = replace(side, state="stopped" if end == "stopped" else "done", end=end, message=END_SENTENCES.get(end, ""))
+        state: State = "stopped" if end == "stopped" else "done"
+        side = replace(side, state=state, end=end, message=END_SENTENCES.get(end, ""), ids=tuple(event.get("ids", ())))
     return side
 
 

@@ -1,7 +1,7 @@
 """At most a few models in memory: the processes that chats use, the least recently used idle one closed first."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from salq.chat.participants import Participant
@@ -9,13 +9,16 @@ from salq.chat.process import ChatProcess, stopped
 from salq.chat.sampling import Sampling
 
 Json = dict[str, Any]
-Key = tuple[Participant, str]
+Key = tuple[Any, ...]
+"""What a process is made from, hashable."""
 
 WAIT_SECONDS = 0.25
 
 
 class ChatPool:
     """Shared by all visitors of a page. Two visitors who talk to the same participant share its process, one after the other."""
+
+    BUSY = "{limit} other models are answering, and no more fit at a time."
 
     def __init__(self, limit: int = 3) -> None:
         """At most `limit` processes."""
@@ -28,7 +31,10 @@ class ChatPool:
         self, participant: Participant, device: str, messages: Sequence[Json], sampling: Sampling, stop: threading.Event, sides: int = 1
     ) -> Iterator[Json]:
         """The events of one answer (see `ChatProcess.stream`); waits, and says so, while every process is busy with others."""
-        key = (participant, device)
+        yield from self._through((participant, device), stop, lambda process: process.stream(messages, sampling, stop, sides))
+
+    def _through(self, key: Key, stop: threading.Event, talk: Callable[[Any], Iterator[Json]]) -> Iterator[Json]:
+        """What `talk` hears from the process of `key`, once there is room for it."""
         told = False
         while (process := self._take(key)) is None:
             if stop.is_set():
@@ -36,10 +42,10 @@ class ChatPool:
                 return
             if not told:
                 told = True
-                yield {"event": "waiting", "text": f"Waiting: {self.limit} other models are answering, and no more fit at a time."}
+                yield {"event": "waiting", "text": f"Waiting: {self.BUSY.format(limit=self.limit)}"}
             self._wait()
         try:
-            yield from process.stream(messages, sampling, stop, sides)
+            yield from talk(process)
         finally:
             self._give_back(key)
 
@@ -55,6 +61,10 @@ class ChatPool:
         for process in closing:
             process.close()
 
+    def _make(self, key: Key) -> ChatProcess:
+        """A process for `key`, not started yet."""
+        return ChatProcess(*key)
+
     def _take(self, key: Key) -> ChatProcess | None:
         idle = None
         with self._changed:
@@ -64,7 +74,7 @@ class ChatPool:
                     if idle is None:
                         return None
                 closing = self._processes.pop(idle) if idle else None
-                self._processes[key] = ChatProcess(*key)
+                self._processes[key] = self._make(key)
             else:
                 closing = None
                 self._processes[key] = self._processes.pop(key)

@@ -34,6 +34,10 @@ Json = dict[str, Any]
 class ChatProcess:
     """`python -m salq.chat.serve` for one participant. Started by the first request, and again after it died."""
 
+    MODULE = "salq.chat.serve"
+    WORK = ("writing", "answer")
+    """What it does with what, for those who wait."""
+
     def __init__(self, participant: Participant, device: str = "auto") -> None:
         """Nothing is started yet."""
         self.participant, self.device = participant, device
@@ -66,6 +70,11 @@ class ChatProcess:
 
         `sides` answers share the cores. Setting `stop`, or closing the iterator, stops the model within a token.
         """
+        request = {"op": "generate", "messages": list(messages), "sampling": asdict(sampling), "sides": sides}
+        yield from self.exchange(request, stop)
+
+    def exchange(self, request: Json, stop: threading.Event) -> Iterator[Json]:
+        """The events of one request, when its turn has come; ends with 'done' or 'error'."""
         request_id = f"{id(self):x}-{next(self._numbers)}"
         self._join(request_id)
         try:
@@ -73,8 +82,7 @@ class ChatProcess:
             if stop.is_set():
                 yield stopped()
                 return
-            request = {"id": request_id, "messages": list(messages), "sampling": asdict(sampling), "sides": sides}
-            yield from self._talk(request, stop)
+            yield from self._talk({"id": request_id, **request}, stop)
         finally:
             self._leave(request_id)
 
@@ -112,19 +120,20 @@ class ChatProcess:
         while (ahead := self._ahead(request_id, 2 * POLL_SECONDS)) and not stop.is_set():
             if ahead != told:
                 told = ahead
-                who = "another visitor's answer" if ahead == 1 else f"{ahead} other answers"
-                yield {"event": "waiting", "text": f"Waiting: {self.participant.title} is writing {who} first."}
+                doing, what = self.WORK
+                who = f"another visitor's {what}" if ahead == 1 else f"{ahead} other {what}s"
+                yield {"event": "waiting", "text": f"Waiting: {self.participant.title} is {doing} {who} first."}
 
     def _talk(self, request: Json, stop: threading.Event) -> Iterator[Json]:
         sent = finished = False
         if self.pid is None:
-            self._start(int(request["sides"]))
+            self._start(int(request.get("sides", 1)))
             yield {"event": "status", "text": f"Starting a process for {self.participant.title}"}
         try:
             while not finished:
                 if self._ready is not None and not sent:
                     yield self._ready
-                    sent = self._send({"op": "generate", **request})
+                    sent = self._send(request)
                 if stop.is_set():
                     if not sent:  # still loading: it goes on loading for the next message
                         yield stopped()
@@ -160,7 +169,7 @@ class ChatProcess:
         self._inbox = queue.Queue()
         # Run in the folder that holds salq, so that -m finds it however this process found it.
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "salq.chat.serve"],
+            [sys.executable, "-m", self.MODULE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=settings.ROOT,
@@ -168,7 +177,11 @@ class ChatProcess:
             start_new_session=True,  # Ctrl+C in a terminal is for the parent; this one ends with its stdin
         )
         threading.Thread(target=_read, args=(self._child, self._inbox), daemon=True).start()
-        self._send({"op": "load", "participant": self.participant.to_json(), "device": self.device, "sides": sides})
+        self._send({"op": "load", **self._load_request(), "sides": sides})
+
+    def _load_request(self) -> Json:
+        """What the process is to load."""
+        return {"participant": self.participant.to_json(), "device": self.device}
 
     def _send(self, request: Json) -> bool:
         child = self._child

@@ -16,7 +16,8 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, TextIO
 
 import torch
@@ -70,15 +71,22 @@ class Link:
         os._exit(0)  # stdin ended: the parent is gone, and the model may be in the middle of a long computation
 
 
+Answer = Callable[[Json, Link], Iterator[Json]]
+
+
 def main() -> None:
     """Load, then answer until the end."""
+    work(_load)
+
+
+def work(load: Callable[[Link], Answer]) -> None:
+    """The life of a process: load what the first request names, then answer one request after the other."""
     # Libraries may print: the protocol keeps the real stdout, everything else goes to stderr.
     outgoing = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     link = Link(io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8"), outgoing)
     try:
-        llama = _load(link)
-        decoder = decoder_for(llama)
+        respond = load(link)
     except SalqError as error:
         link.send("error", message=str(error))
         return
@@ -87,17 +95,18 @@ def main() -> None:
             request = link.requests.get(timeout=IDLE_SECONDS)
         except queue.Empty:
             return
-        for event in answer(llama, decoder, request, link):
+        for event in respond(request, link):
             link.send(**event)
 
 
-def _load(link: Link) -> Llama:
+def _load(link: Link) -> Answer:
     request = link.requests.get()
     started = time.perf_counter()
     participant = Participant.from_json(request["participant"])
-    _share_cores(int(request.get("sides", 1)))  # before executors make their threads
+    share_cores(int(request.get("sides", 1)))  # before executors make their threads
     link.send("status", text=f"Loading {participant.title}")
     llama = load_participant(participant, request.get("device", "auto"))
+    decoder = decoder_for(llama)
     link.send(
         "ready",
         title=participant.title,
@@ -109,7 +118,7 @@ def _load(link: Link) -> Llama:
         seconds=time.perf_counter() - started,
         memory_gb=memory_gb(llama),
     )
-    return llama
+    return partial(answer, llama, decoder)
 
 
 def answer(llama: Llama, decoder: Decoder, request: Json, link: Link) -> Iterator[Json]:
@@ -117,15 +126,16 @@ def answer(llama: Llama, decoder: Decoder, request: Json, link: Link) -> Iterato
     about = {"id": str(request.get("id", ""))}
     try:
         sampling = Sampling(**request["sampling"])
-        _share_cores(int(request.get("sides", 1)))
+        share_cores(int(request.get("sides", 1)))
         prompt = encode_prompt(llama, request["messages"], sampling.max_new_tokens)
         yield {"event": "start", "style": prompt.style, "prompt_tokens": len(prompt.ids), "notes": list(prompt.notes), **about}
-        pace = Pace()
+        pace, ids = Pace(), list[int]()
         for token in stream(llama, prompt, sampling, lambda: link.stopped(about["id"]), decoder):
             pace.add(token.token_id is not None and token.end == "", token.seconds)
+            ids += [] if token.token_id is None else [token.token_id]
             news = {"text": token.text, **dataclasses.asdict(pace.report()), **about}
             if token.end:
-                yield {"event": "done", "end": token.end, "memory_gb": memory_gb(llama), **news}
+                yield {"event": "done", "end": token.end, "ids": ids, "memory_gb": memory_gb(llama), **news}
             else:
                 yield {"event": "token", **news}
     except SalqError as error:
@@ -173,7 +183,7 @@ def memory_gb(llama: Llama) -> float:
     return process_memory_gb()
 
 
-def _share_cores(sides: int) -> None:
+def share_cores(sides: int) -> None:
     """Sides that answer at the same time share the cores; more threads than cores would slow both."""
     torch.set_num_threads(max(1, thread_count() // max(1, sides)))
 

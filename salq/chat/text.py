@@ -26,6 +26,16 @@ def printable(text: str) -> str:
     return _UNSAFE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
+def visible(text: str) -> str:
+    """`text` with everything that cannot be seen, or that changes how the rest is read, as a sign: a newline as ⏎, a tab as ⇥, ESC as ␛."""
+    return _UNSAFE.sub(_sign, text.replace("\n", "⏎").replace("\t", "⇥"))
+
+
+def _sign(found: re.Match[str]) -> str:
+    code = ord(found.group())
+    return chr(0x2400 + code) if code < 0x20 else "␡" if code == 0x7F else f"[U+{code:04X}]"  # noqa: PLR2004 - ASCII's control characters
+
+
 def clean_prompt(text: str, limit: int = PROMPT_CHARACTERS) -> CleanPrompt:
     """What is sent of what a visitor typed: no control characters, no outer blank space, at most `limit` characters.
 

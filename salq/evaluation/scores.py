@@ -145,11 +145,11 @@ def perplexity(model: Llama, windows: Windows) -> Estimate:
 def window_nll(model: Llama, window: Int[Tensor, " window"]) -> Float64[Tensor, " tokens"]:
     """Negative log-likelihood in nats of every token of one window but the first. Cross entropy in float32, returned in float64."""
     with out_of_memory_as_error(f"Scoring a window of {len(window)} tokens"):
-        hidden = _hidden(model, window)
+        hidden = hidden_states(model, window)
         targets = window[1:].to(model.device)
         parts = [
-            nn.functional.cross_entropy(_logits(model, hidden[part]), targets[part], reduction="none")
-            for part in _token_slices(len(targets), model.config.vocab_size)
+            nn.functional.cross_entropy(head_logits(model, hidden[part]), targets[part], reduction="none")
+            for part in token_slices(len(targets), model.config.vocab_size)
         ]
     return torch.cat(parts).double().cpu()
 
@@ -162,11 +162,11 @@ def score_window(original: Llama, quantized: Llama, window: Int[Tensor, " window
     float32, sums over tokens float64.
     """
     with out_of_memory_as_error(f"Scoring a window of {len(window)} tokens"):
-        hidden, hidden_quantized = _hidden(original, window), _hidden(quantized, window)
+        hidden, hidden_quantized = hidden_states(original, window), hidden_states(quantized, window)
         targets = window[1:].to(original.device)
         parts = [
-            compare_logits(_logits(original, hidden[part]), _logits(quantized, hidden_quantized[part]).to(original.device), targets[part])
-            for part in _token_slices(len(targets), original.config.vocab_size)
+            compare_logits(head_logits(original, hidden[part]), head_logits(quantized, hidden_quantized[part]).to(original.device), targets[part])
+            for part in token_slices(len(targets), original.config.vocab_size)
         ]
     return TokenScores(*(torch.cat(column).double().cpu() for column in zip(*parts, strict=True)))
 
@@ -238,16 +238,17 @@ def compare_logits(
     return nll, nll_quantized, kl.clamp(min=0), agrees
 
 
-def _hidden(model: Llama, window: Int[Tensor, " window"]) -> Float[Tensor, "tokens hidden"]:
+def hidden_states(model: Llama, window: Int[Tensor, " window"]) -> Float[Tensor, "tokens hidden"]:
     """Final hidden states from which the second and later tokens of the window are predicted."""
     return model.model.model(input_ids=window[None, :-1].to(model.device), use_cache=False).last_hidden_state[0]
 
 
-def _logits(model: Llama, hidden: Float[Tensor, "tokens hidden"]) -> Float[Tensor, "tokens vocab"]:
+def head_logits(model: Llama, hidden: Float[Tensor, "tokens hidden"]) -> Float[Tensor, "tokens vocab"]:
+    """float32 logits of final hidden states."""
     return model.model.lm_head(hidden).float()
 
 
-def _token_slices(tokens: int, vocab: int) -> list[slice]:
+def token_slices(tokens: int, vocab: int) -> list[slice]:
     """Consecutive slices so small that four float32 arrays [slice, vocab] fit HEAD_BYTES."""
     step = max(1, int(HEAD_BYTES // (4 * 4 * vocab)))
     return [slice(start, min(start + step, tokens)) for start in range(0, tokens, step)]

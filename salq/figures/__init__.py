@@ -7,6 +7,7 @@ theme shows through. Plotly.js features are limited to those of 3.3, which is wh
 from salq.figures.curves import block_errors, loss_curve
 from salq.figures.grid import METRICS, GridMetric, grid_heatmap
 from salq.figures.maps import MapPanel, matrix_maps
+from salq.figures.restored import restored_shares
 from salq.figures.style import RECIPE_COLOURS, payload
 from salq.figures.trade_off import TradePoint, frontier, trade_off
 
@@ -22,5 +23,6 @@ __all__ = [
     "loss_curve",
     "matrix_maps",
     "payload",
+    "restored_shares",
     "trade_off",
 ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -11,6 +11,7 @@ from salq.chat.lockstep import Side
 from salq.chat.pool import ChatPool
 from salq.chat.sampling import MAX_NEW_TOKENS, MAX_SEED, MAX_TEMPERATURE
 from salq.core.errors import SalqError
+from salq.ui import token_view
 from salq.ui.compare_actions import (
     NOBODY,
     ORIGINAL,
@@ -23,13 +24,15 @@ from salq.ui.compare_actions import (
     ask,
     bubbles,
     kept_chat,
+    last_question,
+    next_seed,
     side_choices,
-    side_remarks,
-    side_words,
     turn_of,
 )
 from salq.ui.context import Choices, UiContext
 from salq.ui.html import lede, note, reading
+from salq.ui.presets import PRESETS
+from salq.ui.talk import facts_html, talk_html
 
 FIRST = (ORIGINAL, RTN, NOBODY)
 """Who talks before anybody chooses; only the last side may stay empty, so that a side keeps its place."""
@@ -42,18 +45,14 @@ SIDE_INFO = (
     "A third answer, if you like.",
 )
 PROMPT_HINT = "Ask something"
-EXAMPLES = (
-    "What is the capital of France, and what is it known for?",
-    "Explain in two sentences why the sky is blue.",
-    "Write a short poem about a lighthouse.",
-    "Count from one to twelve in words.",
-)
 SAMPLING_NOTE = "All sides use the same settings and the same seed."
 LENGTH_INFO = "Longest answer, in tokens."
-TEMPERATURE_INFO = "0 always takes the most likely token."
-SEED_INFO = "Matters above temperature 0."
+TEMPERATURE_INFO = "0 always takes the most likely token, so asking again gives the same answer."
+SEED_INFO = "Matters above temperature 0; asking again takes the next one."
 SYSTEM_INFO = "Said to chat models before the conversation."
 PUBLIC_TOKENS = 256
+PRESETS_NOTE = "Prompts that show what quantization does to a model:"
+AGAIN, EDIT = "Ask again", "Edit"
 FIRST_WAIT = "The first answer starts a process for each side and loads the model: some seconds."
 KEPT = "A kept conversation of this repository; ask to make your own."
 
@@ -66,6 +65,7 @@ def build(ctx: UiContext) -> None:
     gr.HTML(lede(LEDE))
     parts = _build(ctx)
     _wire(ctx, parts)
+    token_view.build(ctx, parts.pickers, parts.turns)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,13 @@ class _Parts:
     send: gr.Button
     stop: gr.Button
     fresh: gr.Button
-    examples: tuple[gr.Button, ...]
+    tools: gr.Column
+    """Ask again and edit: only where something was asked and nobody is writing."""
+    again: gr.Button
+    edit: gr.Button
+    presets: tuple[gr.Button, ...]
+    look: gr.HTML
+    """What to look for in the answers to a preset."""
     system: gr.Textbox
     length: gr.Slider
     temperature: gr.Slider
@@ -96,7 +102,7 @@ class _Parts:
     @property
     def outputs(self) -> list[Any]:
         """In the order of `_at_work` and `_finished`."""
-        return [*self.chats, *self.facts, self.turns, self.send, self.stop, self.prompt]
+        return [*self.chats, *self.facts, self.turns, self.send, self.stop, self.prompt, self.tools]
 
 
 def _build(ctx: UiContext) -> _Parts:
@@ -131,9 +137,14 @@ def _build(ctx: UiContext) -> _Parts:
         with gr.Column(scale=1, min_width=130):
             send = gr.Button("Ask all", variant="primary", elem_id="compare-send")
             stop = gr.Button("Stop", variant="stop", visible=False, elem_id="compare-stop")
+            with gr.Column(visible=False, min_width=0, elem_id="compare-tools") as tools:
+                again = gr.Button(AGAIN, size="sm", elem_id="compare-again")
+                edit = gr.Button(EDIT, size="sm", elem_id="compare-edit")
             fresh = gr.Button("New conversation", size="sm", elem_id="compare-new")
-    with gr.Row(elem_id="compare-examples"):
-        examples = [gr.Button(text, size="sm", min_width=220, elem_classes="salq-example") for text in EXAMPLES]
+    gr.HTML(note(PRESETS_NOTE))
+    with gr.Row(elem_id="compare-presets"):
+        presets = [gr.Button(one.name, size="sm", min_width=120, elem_id=f"preset-{one.key}", elem_classes="salq-example") for one in PRESETS]
+    look = gr.HTML("", elem_id="compare-look")
     with gr.Accordion("Sampling and system prompt", open=False, elem_id="compare-settings"):
         gr.HTML(note(SAMPLING_NOTE))
         longest = PUBLIC_TOKENS if ctx.public else MAX_NEW_TOKENS
@@ -145,8 +156,8 @@ def _build(ctx: UiContext) -> _Parts:
             seed = gr.Number(0, label="Seed", info=SEED_INFO, minimum=0, maximum=MAX_SEED, precision=0, elem_id="compare-seed", min_width=120)
         system = gr.Textbox("", label="System prompt", info=SYSTEM_INFO, max_length=SYSTEM_CHARACTERS, lines=2, elem_id="compare-system")
     return _Parts(
-        tuple(pickers), tuple(columns), tuple(chats), tuple(facts), prompt, send, stop, fresh, tuple(examples), system, length, temperature, seed,
-        gr.State([]), gr.State(""),
+        tuple(pickers), tuple(columns), tuple(chats), tuple(facts), prompt, send, stop, fresh, tools, again, edit, tuple(presets), look, system,
+        length, temperature, seed, gr.State([]), gr.State(""),
     )  # fmt: skip
 
 
@@ -154,9 +165,20 @@ def _wire(ctx: UiContext, parts: _Parts) -> None:
     pool, stops = ChatPool(PROCESSES), Stops()
     sidebar = ctx.sidebar
 
-    def take(text: str) -> Updates:
+    def take(text: str, look: str = "") -> Updates:
         """Move the prompt out of the box, so that the next one can be typed."""
-        return [text, "", gr.Button(visible=False), gr.Button("Stop", visible=True, interactive=True)]
+        return [text, "", gr.Button(visible=False), gr.Button("Stop", visible=True, interactive=True), gr.Column(visible=False), reading(look)]
+
+    def take_again(turns: list[Turn], temperature: float, seed: float) -> Updates:
+        """The last question once more, from before its answer; where chance plays a part, with the next seed."""
+        asked, kept = last_question(turns)
+        _, _, *buttons, _ = take(asked)
+        return [asked, gr.skip(), *buttons, gr.skip(), kept, next_seed(temperature, seed)]  # what is being typed stays
+
+    def edit(turns: list[Turn]) -> Updates:
+        """The last question back into its box, and its answers out of the conversation."""
+        asked, kept = last_question(turns)
+        return [asked, kept, gr.Column(visible=bool(kept)), *[talk_html(bubbles(kept, side)) for side in range(SIDES)], *[""] * SIDES]
 
     def run(request: gr.Request, asked: str, turns: list[Turn], system: str, *values: Any) -> Iterator[Updates]:
         named, sampling, shared = values[:SIDES], values[SIDES : SIDES + 3], values[SIDES + 3 :]
@@ -176,13 +198,24 @@ def _wire(ctx: UiContext, parts: _Parts) -> None:
 
     def forget(request: gr.Request) -> Updates:
         halt(request)
-        return [*[talk_html([])] * SIDES, *[""] * SIDES, [], gr.Button(visible=True), gr.Button(visible=False), gr.skip()]
+        return [*[talk_html([])] * SIDES, *[""] * SIDES, [], *_idle(), gr.skip(), gr.Column(visible=False)]
 
     inputs = [parts.asked, parts.turns, parts.system, *parts.pickers, *parts.sampling, *sidebar.inputs]
-    taken = [parts.asked, parts.prompt, parts.send, parts.stop]
+    taken = [parts.asked, parts.prompt, parts.send, parts.stop, parts.tools, parts.look]
     options: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 16}
-    for trigger, source in [(parts.send.click, parts.prompt), (parts.prompt.submit, parts.prompt), *[(one.click, one) for one in parts.examples]]:
-        trigger(take, source, taken, queue=False, api_visibility="private").then(run, inputs, parts.outputs, **options)
+    gr.on([parts.send.click, parts.prompt.submit], take, parts.prompt, taken, queue=False, api_visibility="private").then(
+        run, inputs, parts.outputs, **options
+    )
+    for button, one in zip(parts.presets, PRESETS, strict=True):
+        button.click(partial(take, one.prompt, one.look), None, taken, queue=False, api_visibility="private").then(
+            run, inputs, parts.outputs, **options
+        )
+    parts.again.click(
+        take_again, [parts.turns, parts.temperature, parts.seed], [*taken, parts.turns, parts.seed], queue=False, api_visibility="private"
+    ).then(run, inputs, parts.outputs, **options)
+    parts.edit.click(
+        edit, parts.turns, [parts.prompt, parts.turns, parts.tools, *parts.chats, *parts.facts], queue=False, api_visibility="private"
+    ).then(None, js="() => document.querySelector('#compare-prompt textarea').focus()")
     parts.stop.click(halt, None, parts.stop, queue=False, api_visibility="private")
     parts.fresh.click(forget, None, parts.outputs, queue=False, api_visibility="private")
     gr.on([one.input for one in parts.pickers], forget, None, parts.outputs, **QUIET)
@@ -211,7 +244,7 @@ def _answers(
             drawn = sides
     except SalqError as error:
         told = [reading(str(error), problem=True), *[""] * (SIDES - 1)]
-        yield [*[gr.skip()] * SIDES, *told, gr.skip(), gr.Button(visible=True), gr.Button(visible=False), asked]
+        yield [*[gr.skip()] * SIDES, *told, gr.skip(), *_idle(), asked, gr.Column(visible=bool(turns))]
         return
     done = turn_of(question, sides)
     yield _finished([*turns, done] if any(done["answers"]) else turns, question, sides)
@@ -224,36 +257,20 @@ def _at_work(turns: list[Turn], question: Question, sides: tuple[Side, ...], dra
         if not drawn or side.text != drawn[index].text:
             chats[index] = talk_html(bubbles(turns, index, question.prompt, side.text))
         if not drawn or side != drawn[index]:
-            facts[index] = _facts_html(side, question.note if index == 0 else "")
-    return [*chats, *facts, *[gr.skip()] * 4]
+            facts[index] = facts_html(side, question.note if index == 0 else "")
+    return [*chats, *facts, *[gr.skip()] * 5]
 
 
 def _finished(turns: list[Turn], question: Question, sides: tuple[Side, ...]) -> Updates:
     """In the order of `_Parts.outputs`: the conversation with its new turn, and the next question may be asked."""
     chats = [talk_html(bubbles(turns, index)) for index in range(SIDES)]
-    facts = [_facts_html(side, question.note if index == 0 else "") for index, side in enumerate(sides)]
-    return [*chats, *facts, *[""] * (SIDES - len(sides)), turns, gr.Button(visible=True), gr.Button(visible=False), gr.skip()]
+    facts = [facts_html(side, question.note if index == 0 else "") for index, side in enumerate(sides)]
+    return [*chats, *facts, *[""] * (SIDES - len(sides)), turns, *_idle(), gr.skip(), gr.Column(visible=bool(turns))]
 
 
-def talk_html(said: list[dict[str, str]]) -> str:
-    """A conversation as text: everything is escaped, so nothing that a model or a visitor writes is ever markup."""
-    names = {"user": "You", "assistant": "Answer"}
-    rows = "".join(
-        f'<div class="{one["role"]}"><span class="salq-hidden">{names[one["role"]]}: </span>{escape(one["content"])}</div>' for one in said
-    )
-    return f'<div class="salq-log-talk" role="log" tabindex="0" aria-label="Conversation">{rows}</div>'
-
-
-def _facts_html(side: Side, remark: str) -> str:
-    if side.state == "failed":
-        return reading(side.message, problem=True)
-    state = '<span class="salq-wait"></span>' if side.state in {"waiting", "loading"} else ""
-    remarks = " ".join(part for part in (side_remarks(side), remark) if part)
-    numbers = side_words(side)
-    return (
-        f'<div class="salq-side-facts" role="status"><b>{escape(side.participant.title)}</b> {escape(numbers)}</div>'
-        f'<p class="salq-note">{state}{escape(remarks)}</p>'
-    )
+def _idle() -> Updates:
+    """Send and stop when nobody is writing."""
+    return [gr.Button(visible=True), gr.Button(visible=False)]
 
 
 def _options(everybody: list[tuple[str, str]], side: int) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from typing import Any
 from salq.chat.lockstep import Side, lockstep
 from salq.chat.participants import Participant
 from salq.chat.pool import ChatPool
-from salq.chat.sampling import Sampling
+from salq.chat.sampling import MAX_SEED, Sampling
 from salq.chat.text import clean_prompt, printable
 from salq.core.errors import ConfigError, SalqError
 from salq.core.files import read_json
@@ -22,7 +22,8 @@ ORIGINAL, RTN, NOBODY = "original", "rtn", "nobody"
 SYSTEM_CHARACTERS = 1000
 
 Turn = dict[str, Any]
-"""{"prompt": str, "answers": [str, ...], "who": [str, ...]}: what was asked, what each side said, and which model each side was then.
+"""{"prompt": str, "answers": [str, ...], "who": [str, ...], "system": str, "ids": [[int, ...], ...], "longest": int}: what was asked, what each side
+said, which model each side was then, and, to score it again, the system prompt, the answers' tokens and the longest answer allowed.
 Plain values, in the visitor's own state."""
 
 
@@ -107,7 +108,26 @@ def bubbles(turns: Sequence[Turn], side: int, prompt: str = "", text: str = "") 
 
 def turn_of(question: Question, sides: Sequence[Side]) -> Turn:
     """What is remembered of a finished answer."""
-    return {"prompt": question.prompt, "answers": [side.text for side in sides], "who": [key_of(side.participant) for side in sides]}
+    return {
+        "prompt": question.prompt,
+        "answers": [side.text for side in sides],
+        "who": [key_of(side.participant) for side in sides],
+        "system": question.system,
+        "ids": [list(side.ids) for side in sides],
+        "longest": question.sampling.max_new_tokens,
+    }
+
+
+def last_question(turns: Sequence[Turn]) -> tuple[str, list[Turn]]:
+    """The last prompt ('' when there is none) and the conversation before it."""
+    return (str(turns[-1]["prompt"]) if turns else ""), list(turns[:-1])
+
+
+def next_seed(temperature: Any, seed: Any) -> Any:
+    """The seed of another answer to the same question: the same one where chance plays no part."""
+    if not isinstance(seed, int | float) or not isinstance(temperature, int | float) or not temperature > 0:
+        return seed
+    return (int(seed) + 1) % (MAX_SEED + 1)
 
 
 def side_words(side: Side) -> str:
@@ -130,8 +150,17 @@ def side_remarks(side: Side) -> str:
     """What a reader must know about this answer: how it ended, what was cut, that it is a base model, what the original is made of, what ran it."""
     reference = "" if side.reference in {"", "full precision"} else f"This is a {side.reference}."
     message = "" if side.state == "failed" else side.message
-    execution = f"Runs on {side.execution}." if side.execution else ""
+    execution = f"Runs on {side.execution}: {_why(side)}." if side.execution else ""
     return " ".join(part for part in (message, *side.notes, reference, execution) if part)
+
+
+def _why(side: Side) -> str:
+    """Why this executor runs the side; what was passed over, and why, stands in `execution` itself."""
+    if side.participant.kind == "original":
+        return "its weights are not quantized, so torch's own products run them"
+    if side.participant.executor != "auto":
+        return "it was asked for"
+    return "the fastest executor here that can run these codes"
 
 
 @dataclass(frozen=True)

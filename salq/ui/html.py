@@ -39,6 +39,14 @@ def progress_bar(label: str, progress: Progress) -> str:
     )
 
 
+def work_bar(label: str, done: int, of: int) -> str:
+    """How much of a short piece of work is done."""
+    return (
+        f'<div class="salq-progress" role="status"><span>{escape(label)}</span>'
+        f'<progress max="{of}" value="{done}" aria-label="{escape(label)}"></progress><span>{done} of {of}</span></div>'
+    )
+
+
 def duration(seconds: float | None) -> str:
     """Seconds for people: `8 s`, `3 min`, `2.5 h`."""
     if seconds is None:

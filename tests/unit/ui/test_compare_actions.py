@@ -12,7 +12,6 @@ from salq.chat.participants import Participant
 from salq.core.errors import ConfigError, SalqError, TextError
 from salq.runs.requests import CalibrateRequest, ExploreRequest
 from salq.runs.store import RunStore
-from salq.ui.compare import talk_html
 from salq.ui.compare_actions import (
     NOBODY,
     ORIGINAL,
@@ -23,6 +22,8 @@ from salq.ui.compare_actions import (
     conversation,
     kept_chat,
     key_of,
+    last_question,
+    next_seed,
     participant_of,
     side_choices,
     side_remarks,
@@ -30,6 +31,8 @@ from salq.ui.compare_actions import (
     turn_of,
 )
 from salq.ui.context import Choices
+from salq.ui.presets import PRESETS
+from salq.ui.talk import talk_html
 
 CHOICES = Choices("smollm2-135m", 3, 64, False, "cpu", "auto")
 SAMPLING = (64, 0.0, 0)
@@ -122,7 +125,26 @@ def test_a_side_in_words() -> None:
     )  # fmt: skip
     assert side_words(side) == "20.0 tokens/s, first token after 0.51 s, 0.87 GB of memory, 12 tokens"
     assert side_remarks(side) == "Cut at the chosen length. Shortened. This is a reference reconstructed from a 4-bit file."
-    assert side_remarks(replace(side, notes=(), message="", reference="", execution="torch float32")) == "Runs on torch float32."
+    plain = replace(side, notes=(), message="", reference="", execution="torch float32")
+    assert side_remarks(plain) == "Runs on torch float32: its weights are not quantized, so torch's own products run them."
+    rtn = replace(plain, participant=Participant.rtn("m", CHOICES.spec), execution="onnxruntime (triton: no GPU)")
+    assert side_remarks(rtn) == "Runs on onnxruntime (triton: no GPU): the fastest executor here that can run these codes."
+    assert side_remarks(replace(rtn, participant=replace(rtn.participant, executor="reference"))).endswith(": it was asked for.")
+
+
+def test_ask_again_and_edit_go_back_one_turn() -> None:
+    turns = [{"prompt": "one", "answers": ["a"], "who": ["x"]}, {"prompt": "two", "answers": ["b"], "who": ["x"]}]
+    assert last_question(turns) == ("two", turns[:1])
+    assert last_question([]) == ("", [])
+    assert next_seed(0.0, 7) == 7  # greedy: another seed would promise another answer
+    assert next_seed(0.5, 7) == 8
+    assert next_seed(0.5, 2**31 - 1) == 0
+    assert next_seed(0.5, None) is None
+
+
+def test_presets_say_what_to_look_for() -> None:
+    assert [one.key for one in PRESETS] == ["counting", "rhyme", "fact", "arithmetic", "copying"]
+    assert all("look" in one.look.lower() and one.prompt for one in PRESETS)
 
 
 def test_stop_reaches_only_its_own_visitor() -> None:
