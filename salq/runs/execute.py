@@ -12,6 +12,7 @@ from pathlib import Path
 from salq.core import events as ev
 from salq.core.errors import SalqError
 from salq.core.files import as_resource_error
+from salq.core.redact import redacted
 from salq.runs.alive import Role
 from salq.runs.requests import CalibrateRequest, ExploreRequest
 from salq.runs.store import RunStore
@@ -97,7 +98,7 @@ def _live(store: RunStore, run_id: str, request: CalibrateRequest | ExploreReque
         if told is not None:
             yield from recorder.end(ev.RunFailed(str(told), type(told).__name__))
             return
-        list(recorder.end(ev.RunFailed(f"A bug in salq stopped the run: {type(error).__name__}: {error}", type(error).__name__, bug=True)))
+        list(recorder.end(ev.RunFailed(redacted(f"A bug in salq stopped the run: {type(error).__name__}: {error}"), type(error).__name__, bug=True)))
         raise
 
 

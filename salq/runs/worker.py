@@ -17,12 +17,15 @@ from types import FrameType
 from salq.core import events as ev
 from salq.core import settings
 from salq.core.errors import SalqError, StoreError
+from salq.core.redact import redacted
 from salq.runs.execute import execute
 from salq.runs.store import RunStore
 
 LOG = "worker.log"
 NICENESS = 5
 START_SECONDS = 60.0
+LOG_TAIL = 65_536
+"""Bytes of a log's end that are read to show its last lines."""
 _QUIET = (ev.StepDone, ev.PhaseStep)
 
 
@@ -54,11 +57,18 @@ def start(store: RunStore, run_id: str) -> bool:
 
 def last_line(path: Path) -> str:
     """Last line of a log that says something, cut to a sentence's length."""
+    return next(reversed(last_lines(path, 1)), "").strip()
+
+
+def last_lines(path: Path, most: int = 20) -> list[str]:
+    """The last lines of a log that say something, oldest first, each cut to a sentence's length and without secrets."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LOG_TAIL))
+            text = file.read().decode("utf-8", errors="replace")
     except OSError:
-        return ""
-    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
+        return []
+    return [redacted(line.rstrip())[:300] for line in text.splitlines() if line.strip()][-most:]
 
 
 def main(arguments: list[str]) -> int:
