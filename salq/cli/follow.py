@@ -66,6 +66,7 @@ def run_json(info: RunInfo) -> dict[str, Any]:
     progress = info.progress
     about = {
         "run": info.id, "title": info.title, "kind": info.kind, "status": info.status, "created": info.created, "position": info.position,
+        "wait_seconds": info.wait, "silent_seconds": info.silence, "pinned": info.pinned,
         "fraction": progress.fraction, "eta_seconds": progress.eta, "blocks_done": progress.blocks_done, "phase_seconds": progress.phase_seconds,
         "error": info.problem if info.status in {"failed", "unreadable"} else None,
     }  # fmt: skip

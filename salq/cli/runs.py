@@ -30,6 +30,8 @@ def add(commands: options.Commands) -> None:
         action.add_argument("--background", action="store_true", help="hand the run to a worker process and return")
     _with_run(options.command(actions, "cancel", cancel, "Stop a run; its finished blocks are kept."))
     _with_run(options.command(actions, "delete", delete, "Delete a run and its blocks."))
+    _with_run(options.command(actions, "pin", pin, "Protect a run from the quota of the disk (SALQ_QUOTA_GB)."))
+    _with_run(options.command(actions, "unpin", unpin, "Let the quota remove the run again, when it is the oldest."))
 
 
 def show_all(args: argparse.Namespace) -> int:
@@ -129,6 +131,27 @@ def delete(args: argparse.Namespace) -> int:
     return 0
 
 
+def pin(args: argparse.Namespace) -> int:
+    """Protect a run."""
+    return _pin(args, pinned=True)
+
+
+def unpin(args: argparse.Namespace) -> int:
+    """Protect a run no longer."""
+    return _pin(args, pinned=False)
+
+
+def _pin(args: argparse.Namespace, *, pinned: bool) -> int:
+    store = open_store()
+    run_id = store.resolve(args.run_id)
+    store.pin(run_id, pinned=pinned)
+    if args.json:
+        emit({"run": run_id, "pinned": pinned})
+    else:
+        say(f"Run {run_id} is {'pinned: the quota leaves it alone' if pinned else 'no longer pinned'}.")
+    return 0
+
+
 def blocks_table(progress: Progress) -> str:
     """Error of every finished block and, where it was calibrated, how large each loss term and its gradient were before the first step."""
     terms = {block: start_terms(details) for block, details in progress.details.items()}
@@ -180,11 +203,13 @@ def _needed(store: RunStore, info: RunInfo) -> dict[str, Any]:
 
 def _status(info: RunInfo) -> str:
     if info.status == "queued" and info.position:
-        return f"queued, {info.position} ahead"
+        starts = "" if info.wait is None else f", starts in about {duration(info.wait)}"
+        return f"queued, {info.position} ahead{starts}"
     if info.status == "running":
         left = "" if info.progress.eta is None else f", about {duration(info.progress.eta)} left"
+        left = f", {info.silence_words}" if info.silence is not None else left
         return f"running {info.progress.fraction:.0%}{left}"
-    return info.status
+    return f"{info.status}, pinned" if info.pinned else info.status
 
 
 def _when(info: RunInfo) -> str:

@@ -7,6 +7,7 @@ worker.log, takes SIGTERM as cancel, gives way to the page (a lower priority), a
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +25,8 @@ from salq.runs.store import RunStore
 LOG = "worker.log"
 NICENESS = 5
 START_SECONDS = 60.0
+STOP_SECONDS = 4.0
+"""How long a worker that was told to stop may take to say goodbye, before it ends without."""
 LOG_TAIL = 65_536
 """Bytes of a log's end that are read to show its last lines."""
 _QUIET = (ev.StepDone, ev.PhaseStep)
@@ -75,6 +78,7 @@ def main(arguments: list[str]) -> int:
     """Entry point of the worker process: ROOT RUN_ID. Exit code 0 also for a run that failed or was cancelled: the log of events says so."""
     root, run_id = arguments
     signal.signal(signal.SIGTERM, _stop_once)
+    _end_in_any_case()
     if hasattr(os, "nice"):
         os.nice(NICENESS)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
@@ -88,6 +92,27 @@ def main(arguments: list[str]) -> int:
         logger.error("%s", error)  # noqa: TRY400 - one sentence; the traceback would say nothing more
         return 2
     return 0
+
+
+def _end_in_any_case() -> None:
+    """After SIGTERM the process ends within a few seconds even when it is inside one long operation, which no handler of Python's interrupts.
+
+    Its blocks are written under another name and renamed, so an end at any moment loses none; the wish to stop says that it was cancelled.
+    """
+    if not hasattr(signal, "set_wakeup_fd") or threading.current_thread() is not threading.main_thread():
+        return
+    told, tell = socket.socketpair()
+    tell.setblocking(False)
+    signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
+
+    def watch() -> None:
+        while (number := told.recv(1)) and number[0] != signal.SIGTERM:
+            continue
+        time.sleep(STOP_SECONDS)
+        tell.close()
+        os._exit(0)
+
+    threading.Thread(target=watch, name="end-in-any-case", daemon=True).start()
 
 
 def _stop_once(_signal: int, _frame: FrameType | None) -> None:

@@ -25,7 +25,7 @@ from salq.ui.calibrate_actions import (
 )
 from salq.ui.context import Choices, UiContext, as_gr_error
 from salq.ui.explore import plot_data
-from salq.ui.html import facts, lede, note, progress_bar, reading, section
+from salq.ui.html import duration, facts, lede, note, progress_bar, reading, section
 from salq.ui.run_papers import TROUBLED, papers_html
 from salq.ui.run_view import (
     TABLE_HEADER,
@@ -353,9 +353,11 @@ def _plot(figure: str | None) -> Any:
 def _headline_html(view: RunView) -> str:
     info = view.info
     if info.status == "running":
-        return progress_bar(view.headline, view.progress)
+        silent = f"It gave {info.silence_words}; if it hangs, Cancel ends it and Resume goes on from its finished blocks."
+        return progress_bar(view.headline, view.progress) + (reading(silent, problem=True) if info.silence is not None else "")
     if info.status == "queued":
-        return reading(f"{view.headline}: {info.position or 0} other run(s) are before it.")
+        starts = "" if info.wait is None else f" It starts in about {duration(info.wait)}."
+        return reading(f"{view.headline}: {info.position or 0} other run(s) are before it.{starts}")
     if info.status == "cancelled":
         return reading(f"{info.title}: {info.problem[:1].lower()}{info.problem[1:]}")
     problem = f" {info.problem}" if info.problem else ""

@@ -192,13 +192,18 @@ def start(store: RunStore, form: Form, choices: Choices, limits: Limits, *, curr
     request = request_of(form, choices, limits)
     if public and _is_active(store, current):
         raise ConfigError("Your calibration is still running on this shared host; wait for it or cancel it first.")
+    seconds = None
     if is_at_hand(choices.model):
         from salq.runs.plan import check_room, plan
 
-        check_room(plan(request), choices.model, store.root)
+        planned = plan(request)
+        check_room(planned, choices.model, store.root)
+        seconds = planned.estimate.total_seconds
     from salq.runs import worker
 
     run_id = store.create(request)
+    if seconds is not None:
+        store.expect(run_id, seconds)
     worker.start(store, run_id)
     return run_id
 

@@ -131,6 +131,7 @@ class Watcher:
             stamp = (
                 f"{run_id} {info.status} {info.position} {progress.last_at} {progress.blocks_done} {progress.block} {points} {progress.fraction:.4f}"
             )
+            stamp += f" {round(info.wait or 0, -1)} {info.silence_words}"
             is_stopping = info.is_active and self._store.is_cancel_requested(run_id)
             return RunView(info, progress, list(lines), is_stopping, f"{stamp} {is_stopping}")
 
