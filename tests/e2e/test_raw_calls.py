@@ -1,0 +1,198 @@
+"""Every endpoint of the page called raw, as anybody can: refused in one sentence or answered, never with a traceback, never a file outside."""
+
+import asyncio
+import contextlib
+import json
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.endpoints import EVENTS, HOSTILE, Call, calls, endpoints, opened_below, perform
+from salq.core import events as ev
+from salq.models.catalogue import DEFAULT_MODEL
+from salq.runs import worker
+from salq.runs.requests import CalibrateRequest
+from salq.runs.store import RunStore
+from salq.ui.gate import MAX_BODY
+from salq.ui.page import build_page, launch
+
+pytestmark = pytest.mark.slow
+RECIPE = {"name": "rtn", "spec": {"bits": 2, "group_size": 64, "symmetric": False}}
+
+
+@pytest.fixture
+def store(salq_home: Path) -> RunStore:
+    return RunStore(salq_home / "runs")
+
+
+@pytest.fixture
+def others(store: RunStore) -> tuple[str, str]:
+    """Runs that somebody else made: one that is over, one that was interrupted."""
+    done, stopped = (store.create(CalibrateRequest(model=DEFAULT_MODEL, recipe=RECIPE)) for _ in range(2))
+    for event in (ev.RunStarted(done), ev.RunDone(1.0)):
+        store.append(done, event)
+    store.append(stopped, ev.RunStarted(stopped))
+    return done, stopped
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Runs that a call started; no process comes up for them."""
+    found: list[str] = []
+
+    def start(store: RunStore, run_id: str) -> bool:
+        store.clear_cancel(run_id)
+        found.append(run_id)
+        return True
+
+    monkeypatch.setattr(worker, "start", start)
+    return found
+
+
+@pytest.fixture
+def canary(tmp_path: Path, tiny_folder: Path) -> Path:
+    """A folder with a model and a text that no visitor of a public host may have opened."""
+    folder = tmp_path / "canary"
+    folder.mkdir()
+    for path in tiny_folder.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "text.txt").write_text("secret words " * 200)
+    return folder
+
+
+def test_private_endpoints_on_a_public_host(
+    monkeypatch: pytest.MonkeyPatch, store: RunStore, others: tuple[str, str], started: list[str], canary: Path
+) -> None:
+    monkeypatch.setenv("SPACE_ID", "someone/salq")
+    page = build_page(store)
+    opened: list[str] = []
+    sys.addaudithook(opened_below(canary, opened))
+    before = {path: path.read_bytes() for path in store.root.rglob("*.json*")}
+    more = (*others, str(canary), str(canary / "text.txt"), f"file://{canary}/text.txt", f"../../{canary}")
+
+    async def all_calls() -> list[str]:
+        return [await perform(page, call) for call in calls(page, 4, seed=1, more=more)]
+
+    told = asyncio.run(all_calls())
+    assert len(told) >= 4 * len(endpoints(page))
+    assert not [words for words in told if "\n" in words or "Traceback" in words]
+    assert not opened
+    assert set(started).isdisjoint(others)
+    assert {path: path.read_bytes() for path in before} == before
+    assert store.get(others[1]).status == "interrupted"
+    assert not store.is_cancel_requested(others[1])
+
+
+@contextlib.contextmanager
+def served(store: RunStore, **options: Any) -> Iterator[str]:
+    app, url, _ = launch(prevent_thread_lock=True, quiet=True, server_port=None, **options)
+    try:
+        yield url
+    finally:
+        app.blocks.close(verbose=False)
+
+
+def post(url: str, body: bytes) -> tuple[int, str]:
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, response.read().decode(errors="replace")
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(errors="replace")
+
+
+def test_over_http_nothing_is_printed_but_lines(
+    store: RunStore, others: tuple[str, str], started: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with served(store) as url:
+        page = build_page(store)
+        found = [post(f"{url}gradio_api/api/x", body_of(call)) for call in calls(page, 1, seed=2, more=others)]
+        assert len(found) >= len(endpoints(page))
+        for bad in (
+            b"",
+            b"{",
+            b"[" * 5000,
+            b"null",
+            b'{"data": 7}',
+            b'{"data": [], "fn_index": 99999}',
+            b'{"data": [], "fn_index": -1, "session_hash": "x"}',
+        ):
+            for path in ("gradio_api/api/x", "gradio_api/queue/join", "gradio_api/call/nothing", "gradio_api/reset", "gradio_api/cancel"):
+                status, body = post(url + path, bad)
+                assert "Traceback" not in body
+                assert 400 <= status < 600 or path.endswith(("reset", "cancel"))
+        assert post(url + "gradio_api/queue/join", b'{"data": ["' + b"a" * MAX_BODY + b'"]}')[0] in {400, 413}
+        for name in ("/etc/passwd", "../../../etc/passwd", str(store.root / others[0] / "request.json")):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(f"{url}gradio_api/file={name}", timeout=60)
+            assert refused.value.code in {403, 404}
+            refused.value.close()
+    printed = "".join(capfd.readouterr())
+    assert "Traceback" not in printed, printed[-4000:]
+
+
+def body_of(call: Call) -> bytes:
+    value = {"data": call.data, "fn_index": call.fn_index, "session_hash": "somebody", "event_data": call.event_data}
+    return json.dumps(value).encode()
+
+
+def test_a_password_closes_the_page(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SALQ_PASSWORD", "open sesame")
+    with served(store) as url:
+        assert post(f"{url}gradio_api/api/x", b'{"data": [], "fn_index": 0}')[0] == 401
+        form = b"username=anybody&password="
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(urllib.request.Request(f"{url}login", form + b"guess"), timeout=60)
+        assert refused.value.code == 400
+        refused.value.close()
+        with urllib.request.urlopen(urllib.request.Request(f"{url}login", form + b"open+sesame"), timeout=60) as response:
+            assert response.status == 200
+
+
+def test_only_its_visitor_may_stop_or_resume_a_run(
+    store: RunStore, others: tuple[str, str], started: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from salq.core.errors import ConfigError
+    from salq.ui import visitors
+
+    class From:
+        def __init__(self, username: str) -> None:
+            self.username = username
+
+    shared = visitors.SharedStore(store.root)
+    visitors.visiting(From("ann"))
+    own = shared.create(CalibrateRequest(model=DEFAULT_MODEL, recipe=RECIPE))
+    worker.start(shared, own)
+    visitors.visiting(From("ben"))
+    for refused in (shared.cancel, shared.clear_cancel, shared.delete):
+        with pytest.raises(ConfigError, match="public host"):
+            refused(own)
+        with pytest.raises(ConfigError, match="public host"):
+            refused(others[1])
+    visitors.visiting(None)
+    with pytest.raises(ConfigError):
+        shared.cancel(own)
+    visitors.visiting(From("ann"))
+    shared.cancel(own)
+
+    held = []
+    for _ in range(visitors.OWN_RUNS):
+        run_id = shared.create(CalibrateRequest(model=DEFAULT_MODEL, recipe=RECIPE))
+        held.append(shared.take(run_id, "foreground"))
+        shared.queue.enter(run_id, "cpu")
+    with pytest.raises(ConfigError, match="is the limit"):
+        shared.create(CalibrateRequest(model=DEFAULT_MODEL, recipe=RECIPE))
+    visitors.visiting(From("ben"))
+    shared.create(CalibrateRequest(model=DEFAULT_MODEL, recipe=RECIPE))
+    for alive in held:
+        alive.release()
+
+
+def test_the_hostile_values_are_hostile() -> None:
+    assert len(HOSTILE) > 60
+    assert len(EVENTS) > 10
