@@ -187,7 +187,8 @@ def events(folder: Path) -> Target:
     run_id = store.create(CalibrateRequest(model="m", recipe=recipes.get("rtn", bits=2)))  # type: ignore[arg-type]
     for event in (
         ev.RunStarted(run_id), ev.PhaseStarted("load", 1, "models"), ev.MetricReported("plan", {"load": 1.0, "calibration": 5.0}),
-        ev.PhaseStep("load", 1), ev.PhaseDone("load", 1.0), ev.PhaseStarted("calibration", 2), ev.BlockStarted(0, 2, 2), ev.StepDone(0, "mixed", 1, 2, {"output": 1.0}),
+        ev.PhaseStep("load", 1), ev.PhaseDone("load", 1.0), ev.PhaseStarted("calibration", 2),
+        ev.BlockStarted(0, 2, 2), ev.StepDone(0, "mixed", 1, 2, {"output": 1.0}),
         ev.StepDone(0, "mixed", 2, 2, {"output": 0.5}), ev.BlockDone(0, 0.1, {"q": 0.2}, 1.0, {"loss.output": 1.0}),
         ev.BlockStarted(1, 2, 0, stored=True),
         ev.MetricReported("distillation_kl", {"step": 1, "value": 0.3}), ev.PhaseDone("calibration", 2.0), ev.RunFailed("no"),
