@@ -79,7 +79,7 @@ def calls(page: gr.Blocks, each: int, seed: int, more: tuple[Any, ...] = ()) -> 
 async def perform(page: gr.Blocks, call: Call) -> str:
     """Make a call without a network; returns what a visitor would see of it: "" or the words of the refusal. Raises what is a bug."""
     fn, state = page.fns[call.fn_index], SessionState(page)
-    event = gr.EventData(None, call.event_data) if fn.collects_event_data else None
+    event = gr.EventData(None, call.event_data)
     iterator, words = None, ""
     request = gr.Request(username="somebody")
     for _ in range(50):

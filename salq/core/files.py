@@ -15,6 +15,20 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """A full disk, a used-up quota, and a limit on the size of files: to the person who waits for the run they are the same."""
 
 
+NOWHERE = Path(os.devnull) / "nowhere"
+"""A path at which nothing can be."""
+
+
+def path_of(text: str) -> Path:
+    """What a person typed, as a path, `~` being their home; what cannot be one (too long, a null byte, somebody unknown) is a path of nothing."""
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, ValueError, RuntimeError):
+        return NOWHERE
+    return path
+
+
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """A temporary path in the target's folder that becomes the target when the body succeeds, and vanishes when it fails.

@@ -77,13 +77,13 @@ class RunStore:
 
     def folder(self, run_id: str) -> Path:
         """Folder of a run. Raises UnknownNameError for an id that is not well-formed or does not exist."""
-        if not _ID.match(run_id) or not (self.root / run_id).is_dir():
+        if not _ID.fullmatch(run_id) or not (self.root / run_id).is_dir():
             raise UnknownNameError(f"Run {run_id!r} does not exist; `python -m salq runs list` shows those that do.")
         return self.root / run_id
 
     def resolve(self, text: str) -> str:
         """Id of the run that a person means: an id, the beginning or end of one, or a title; the newest when a title was used twice."""
-        if _ID.match(text):
+        if _ID.fullmatch(text):
             return self.folder(text).name
         ids = self.ids()
         found = [run_id for run_id in ids if text and (run_id.startswith(text) or run_id.endswith(f"-{text}"))]
@@ -95,7 +95,7 @@ class RunStore:
     def ids(self) -> list[str]:
         """Ids of all runs, newest first."""
         try:
-            return sorted((path.name for path in self.root.iterdir() if _ID.match(path.name)), reverse=True)
+            return sorted((path.name for path in self.root.iterdir() if _ID.fullmatch(path.name)), reverse=True)
         except OSError:
             return []
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salq.core.errors import ConfigError, SalqError
+from salq.core.files import path_of
 from salq.models.catalogue import CATALOGUE
 from salq.runs.limits import Limits
 from salq.runs.requests import CalibrateRequest, parse
@@ -184,7 +185,7 @@ def plan_view(form: Form, choices: Choices, limits: Limits, root: Path) -> PlanV
 
 def is_at_hand(model: str) -> bool:
     """Whether shapes are known without a download."""
-    return model in CATALOGUE or Path(model).expanduser().is_dir()
+    return model in CATALOGUE or path_of(model).is_dir()
 
 
 def start(store: RunStore, form: Form, choices: Choices, limits: Limits, *, current: str, public: bool) -> str:

@@ -29,11 +29,12 @@ class GuardedBlocks(gr.Blocks):
 
     async def process_api(self, block_fn: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Check the raw values of a call and remember whose it is, then go on as Gradio does."""
-        problem = bounds_problem(inputs) or bounds_problem(getattr(kwargs.get("event_data"), "_data", None))
+        event = kwargs.get("event_data")
+        problem = bounds_problem(inputs) or bounds_problem(getattr(event, "_data", None))
         if problem:
             raise refusal(problem)
-        if kwargs.get("event_data") is not None and not isinstance(kwargs["event_data"]._data, Mapping):
-            kwargs["event_data"]._data = {}
+        if event is not None:
+            event._data = {"index": None, "value": None, **(event._data if isinstance(event._data, Mapping) else {})}
         visiting(kwargs.get("request"))
         try:
             return await super().process_api(block_fn, inputs, *args, **kwargs)
