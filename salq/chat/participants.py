@@ -5,6 +5,7 @@ that the page can describe one without torch.
 """
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from salq.core.errors import ConfigError
