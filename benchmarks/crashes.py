@@ -33,7 +33,7 @@ from salq.core.errors import SalqError  # noqa: E402
 from salq.models.tiny import save_tiny  # noqa: E402
 from salq.runs import work  # noqa: E402, F401 - imported once, so that no child has to
 from salq.runs.execute import execute  # noqa: E402
-from salq.runs.repeat import codes_hash  # noqa: E402
+from salq.runs.repeat import codes_hash, is_whole  # noqa: E402
 from salq.runs.requests import CalibrateRequest  # noqa: E402
 from salq.runs.store import RunStore  # noqa: E402
 
@@ -135,7 +135,7 @@ class Bench:
         before = _whole_blocks(store, run_id)
         point.finished = len(before)
         seen = len(store.events(run_id))
-        if point.status != "done" or len(before) < N_BLOCKS or codes_hash(store.result_folder(run_id), N_BLOCKS) is None:
+        if not is_whole(store, run_id):
             code = in_child(store, run_id, _nothing)
             assert code == 0, f"the resumed process ended with {code}"
         info = store.get(run_id)
@@ -145,6 +145,8 @@ class Bench:
         assert not again & set(before), f"finished blocks {sorted(again & set(before))} were computed again"
         now = _whole_blocks(store, run_id)
         assert {index: now.get(index) for index in before} == before, "a finished block changed"
+        for index in range(N_BLOCKS):
+            store.result(run_id).load(index)
         assert codes_hash(store.result_folder(run_id), N_BLOCKS) == self.whole[point.recipe], "the codes are not those of an undisturbed run"
 
 

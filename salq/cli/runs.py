@@ -75,7 +75,7 @@ def resume_run(args: argparse.Namespace) -> int:
     info = store.get(run_id)
     if info.is_active:
         raise StoreError(f"Run {run_id} is {info.status} already; `python -m salq runs show {run_id}` shows its progress.")
-    if info.status == "done":
+    if repeat.is_whole(store, run_id):
         raise StoreError(f"Run {run_id} is done; `python -m salq runs rerun {run_id}` starts the same run anew.")
     check(store.request(run_id))
     return carry_out_and_report(store, run_id, as_json=args.json, background=args.background)

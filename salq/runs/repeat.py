@@ -21,7 +21,7 @@ INPUTS = {"model": "the model's files", "calibration": "the calibration text"}
 
 
 def codes_hash(folder: Path, n_blocks: int | None = None) -> str | None:
-    """sha256 (hex) of all codes, scales, zero points and adapters in a folder of packed blocks; None when a block is missing or does not say.
+    """sha256 (hex) of all codes, scales, zero points and adapters in a folder of packed blocks; None when a block is missing or cut.
 
     It is made of the hashes in the files' manifests, which reading a block checks, so equal codes have equal hashes whatever the file's
     metadata says, and no weight is read for it. n_blocks: how many there must be.
@@ -35,7 +35,7 @@ def codes_hash(folder: Path, n_blocks: int | None = None) -> str | None:
         if matrices is None:
             return None
         for line in sorted(_lines(path.stem, matrices)):
-            found.update(line.encode())
+            found.update(line.encode("utf-8", "replace"))
     return found.hexdigest()
 
 
@@ -43,6 +43,14 @@ def hash_of_run(store: RunStore, run_id: str) -> str | None:
     """`codes_hash` of what a finished run made; None for one that is not finished, or makes no codes."""
     n_blocks = store.metrics(run_id).get("n_blocks")
     return codes_hash(store.result_folder(run_id), n_blocks) if isinstance(n_blocks, int) else None
+
+
+def is_whole(store: RunStore, run_id: str) -> bool:
+    """Whether a finished run still has everything that it made; one that lost a part can be resumed, which computes that part again."""
+    info = store.get(run_id)
+    if info.status != "done" or info.request is None:
+        return False
+    return hash_of_run(store, run_id) is not None if isinstance(info.request, CalibrateRequest) else bool(info.metrics)
 
 
 @dataclass(frozen=True)
@@ -105,17 +113,25 @@ def _manifest(path: Path) -> Mapping[str, Any] | None:
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
-            header = file.read(size) if size <= MAX_HEADER else b""
-        matrices = json.loads(json.loads(header)["__metadata__"]["salq"])["matrices"]
-        return matrices if isinstance(matrices, dict) else None
+            header = json.loads(file.read(size) if size <= MAX_HEADER else b"")
+        matrices = json.loads(header["__metadata__"]["salq"])["matrices"]
+        end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
+        is_whole = isinstance(matrices, dict) and path.stat().st_size == 8 + size + end
+        return matrices if is_whole else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return None
 
 
 def _lines(block: str, matrices: Mapping[str, Any]) -> Iterator[str]:
     for name, entry in matrices.items():
-        for part, digest in entry["sha256"].items():
+        for part, digest in _hashes(entry).items():
             yield f"{block} {name} {part} {digest}\n"
+
+
+def _hashes(entry: Any) -> Mapping[str, Any]:
+    """The hashes of a matrix's tensors, as its manifest lists them; {} for an entry that is none."""
+    found = entry.get("sha256") if isinstance(entry, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _differences(store: RunStore, run_id: str, other: str) -> Iterator[str]:

@@ -20,6 +20,7 @@ from salq.core import settings
 from salq.core.errors import SalqError, StoreError
 from salq.core.redact import redacted
 from salq.runs.execute import execute
+from salq.runs.repeat import is_whole
 from salq.runs.store import RunStore
 
 LOG = "worker.log"
@@ -35,10 +36,10 @@ _QUIET = (ev.StepDone, ev.PhaseStep)
 def start(store: RunStore, run_id: str) -> bool:
     """Start or resume a run in a worker process and return when the worker has claimed it.
 
-    False when there is nothing to start: it is being worked on, or it is done. Raises StoreError when the worker does not come up.
+    False when there is nothing to start: it is being worked on, or it is done and has lost nothing. Raises StoreError when the worker does not come up.
     """
     store.request(run_id)  # a damaged request is told here, not in a log
-    if store.is_alive(run_id) or store.get(run_id).status == "done":
+    if store.is_alive(run_id) or is_whole(store, run_id):
         return False
     store.clear_cancel(run_id)
     path = store.folder(run_id) / LOG
