@@ -36,7 +36,7 @@ _QUIET = (ev.StepDone, ev.PhaseStep)
 def start(store: RunStore, run_id: str) -> bool:
     """Start or resume a run in a worker process and return when the worker has claimed it.
 
-    False when there is nothing to start: it is being worked on, or it is done and has lost nothing. Raises StoreError when the worker does not come up.
+    False when there is nothing to start: it is being worked on, or is done and has lost nothing. Raises StoreError: the worker does not come up.
     """
     store.request(run_id)  # a damaged request is told here, not in a log
     if store.is_alive(run_id) or is_whole(store, run_id):

@@ -4,7 +4,6 @@ Gradio looks at what files a value names; whether a number is a number, or an id
 """
 
 import logging
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -89,7 +88,7 @@ def kind_problem(block: Any, value: Any) -> str:
     label = getattr(block, "label", None) or type(block).__name__
     if block.stateful:
         return ""  # kept by the server, never sent
-    if isinstance(value, float | int) and not isinstance(value, bool) and not (math.isfinite(value) and abs(value) <= MAX_NUMBER):
+    if isinstance(value, float | int) and not isinstance(value, bool) and not abs(value) <= MAX_NUMBER:
         return f"{label} is not a number within bounds"
     if value is None:
         return f"{label} is missing" if isinstance(block, gr.BrowserState | gr.Textbox | gr.Checkbox) else ""
