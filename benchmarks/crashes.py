@@ -143,6 +143,7 @@ class Bench:
         after = store.events(run_id)[seen:]
         again = {event.block for event in after if isinstance(event, ev.BlockStarted) and not event.stored}
         assert not again & set(before), f"finished blocks {sorted(again & set(before))} were computed again"
+        assert not list(store.folder(run_id).rglob(".*")), "what was half written is still there"
         now = _whole_blocks(store, run_id)
         assert {index: now.get(index) for index in before} == before, "a finished block changed"
         for index in range(N_BLOCKS):

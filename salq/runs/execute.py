@@ -14,7 +14,7 @@ from salq.core.errors import SalqError
 from salq.core.files import FULL, as_resource_error
 from salq.core.redact import redacted
 from salq.runs.alive import Role
-from salq.runs.quota import make_room
+from salq.runs.quota import make_room, tidy
 from salq.runs.requests import CalibrateRequest, ExploreRequest
 from salq.runs.store import RunStore
 
@@ -35,6 +35,7 @@ def execute(store: RunStore, run_id: str, *, role: Role = "foreground", waiting:
     request = store.request(run_id)
     alive = store.take(run_id, role)
     try:
+        tidy(store, run_id)
         yield from _live(store, run_id, request, waiting or _ignore)
     finally:
         store.queue.leave(run_id)

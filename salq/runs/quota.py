@@ -1,6 +1,7 @@
 """Room on the disk: how much each run takes, and which ones a quota removes. Never a run that is worked on, pinned, or the one that asks."""
 
 import logging
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,6 +25,14 @@ def size_of(folder: Path) -> int:
         except OSError:
             continue
     return total
+
+
+def tidy(store: RunStore, run_id: str) -> None:
+    """Remove what killed processes left half written in the run's folder, whose lock the caller holds, and folders of runs half deleted."""
+    for path in (store.root / run_id).rglob(".*"):  # only files that are being written begin with a point (core/files.py)
+        path.unlink(missing_ok=True)
+    for folder in store.root.glob(".deleted-*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def removable(runs: Iterable[RunInfo], keep: str = "") -> list[RunInfo]:

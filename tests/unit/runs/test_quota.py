@@ -7,7 +7,7 @@ import pytest
 from salq.core import events as ev
 from salq.core.errors import ResourceError
 from salq.runs import store as store_module
-from salq.runs.quota import make_room, size_of
+from salq.runs.quota import make_room, size_of, tidy
 from salq.runs.store import RunStore
 from tests.unit.runs.conftest import MakeRequest
 
@@ -66,3 +66,14 @@ def test_the_setting(store: RunStore, finished: Callable[..., str], monkeypatch:
 
 def test_sizes(store: RunStore, finished: Callable[..., str]) -> None:
     assert RUN_BYTES < size_of(store.folder(finished())) < RUN_BYTES + 10_000
+
+
+def test_what_was_half_written_is_removed(store: RunStore, finished: Callable[..., str]) -> None:
+    run_id = finished()
+    (store.folder(run_id) / "blocks").mkdir()
+    (store.folder(run_id) / "blocks" / ".000.safetensors.ab12").write_bytes(b"half")
+    (store.root / ".deleted-20260101-000000-abcd-ffff").mkdir()
+    names = {path.name for path in store.folder(run_id).rglob("*") if not path.name.startswith(".")}
+    tidy(store, run_id)
+    assert {path.name for path in store.folder(run_id).rglob("*")} == names
+    assert not list(store.root.glob(".deleted*"))
