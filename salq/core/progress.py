@@ -100,6 +100,8 @@ class Progress:
         if self.outcome or self.started_at is None or self.last_at is None or self.fraction < 0.02:  # noqa: PLR2004 - before that, noise
             return None
         elapsed = self.last_at - self.started_at
+        if elapsed < 0:  # the clock was set back
+            return None
         return elapsed * (1 - self.fraction) / self.fraction
 
     def add(self, event: ev.Event) -> None:

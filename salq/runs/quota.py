@@ -30,7 +30,10 @@ def size_of(folder: Path) -> int:
 def tidy(store: RunStore, run_id: str) -> None:
     """Remove what killed processes left half written in the run's folder, whose lock the caller holds, and folders of runs half deleted."""
     for path in (store.root / run_id).rglob(".*"):  # only files that are being written begin with a point (core/files.py)
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError:  # it stays, and is in nobody's way
+            continue
     for folder in store.root.glob(".deleted-*"):
         shutil.rmtree(folder, ignore_errors=True)
 
