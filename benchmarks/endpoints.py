@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
+from gradio import routes
 from gradio.state_holder import SessionState
 
 HOSTILE: tuple[Any, ...] = (
@@ -32,6 +33,11 @@ EVENTS: tuple[Any, ...] = (
     {"block": math.inf, "matrix": {}}, {"run": []}, {"run": "../../x"}, {"source": "selected", "number": "x"},
     {"source": ["kept"]}, {"target": 1, "_data": 2},
 )  # fmt: skip
+
+SCOPE: dict[str, Any] = {
+    "type": "http", "method": "POST", "path": "/", "headers": [], "client": ("192.0.2.7", 7),
+    "query_string": b"model=..%2F..%2Fx&bits=7&run=%00&block=1e999&matrix=%ff&tab=%3Cscript%3E",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ async def perform(page: gr.Blocks, call: Call) -> str:
     fn, state = page.fns[call.fn_index], SessionState(page)
     event = gr.EventData(None, call.event_data)
     iterator, words = None, ""
-    request = gr.Request(username="somebody")
+    request = gr.Request(routes.fastapi.Request(SCOPE), username="somebody", session_hash="raw")
     for _ in range(50):
         try:
             result = await page.process_api(fn, list(call.data), state, request=request, iterator=iterator, event_data=event)

@@ -93,6 +93,7 @@ def damaged_json(value: Any, generator: Generator) -> Any:
 
 def _file_target(path: Path, seeds: Sequence[bytes], read: Callable[[], None]) -> Target:
     def feed(data: bytes) -> None:
+        path.unlink(missing_ok=True)  # a new file: the old one may still be mapped
         path.write_bytes(data)
         read()
 
