@@ -29,8 +29,10 @@ def visiting(request: Any) -> None:
     What a browser says about itself (a session, a kept id) is not asked: anybody can say it.
     """
     found = request[0] if isinstance(request, list) and request else request
-    client = getattr(found, "client", None)
-    known = getattr(found, "username", None) or getattr(client, "host", None) or ""
+    host = getattr(getattr(found, "client", None), "host", None)
+    # Behind a proxy every call comes from the proxy, which adds the address it saw to this header: nobody can make theirs equal to another's.
+    passed_on = (getattr(found, "headers", None) or {}).get("x-forwarded-for", "") if host else ""
+    known = getattr(found, "username", None) or (f"{host} {passed_on}" if host else "")
     _visitor.set(hashlib.sha256(_salt + str(known).encode()).hexdigest()[:16] if known else "")
 
 
