@@ -152,7 +152,7 @@ class Progress:
 
     def _on_MetricReported(self, event: ev.MetricReported) -> None:  # noqa: N802
         if event.name == "plan":
-            self.plan = dict(event.value)
+            self.plan = {name: share for name, share in dict(event.value).items() if isinstance(share, int | float)}
         elif event.name == DISTILLATION:
             self.distillation.add(event.name, event.value["step"], {"kl": event.value["value"]})
         else:
