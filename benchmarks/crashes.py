@@ -44,7 +44,7 @@ YEAR = 365 * 86400.0
 JUMPS = (-30 * YEAR, -3600.0, -1.0, 1.0, 3600.0, 30 * YEAR)
 SIZES = {"apiq": {"rank": 2, "epochs": 1, "data.n_samples": 2, "data.seq_len": 16}}
 SIZES["salq"] = {
-    "saliency.n_samples": 2, "saliency.seq_len": 16, **SIZES["apiq"],
+    **SIZES["apiq"],
     "distillation.steps": 2, "distillation.n_samples": 2, "distillation.seq_len": 16,
 }  # fmt: skip
 TEXT = "A block that is finished stays finished, whatever happens to the power, the disk, the clock or the person at the keyboard. "
