@@ -25,14 +25,17 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402 - the checkout is put on the path first
+import torch._dynamo  # noqa: E402, F401 - the first step of an optimizer would import it in every child
 
 from benchmarks.reliability import RESULT, record, section  # noqa: E402
 from salq import recipes  # noqa: E402
 from salq.core import events as ev  # noqa: E402
 from salq.core.errors import SalqError  # noqa: E402
+from salq.models.llama import load_model  # noqa: E402
 from salq.models.tiny import save_tiny  # noqa: E402
 from salq.runs import work  # noqa: E402, F401 - imported once, so that no child has to
 from salq.runs.execute import execute  # noqa: E402
+from salq.runs.plan import plan  # noqa: E402
 from salq.runs.repeat import codes_hash, is_whole  # noqa: E402
 from salq.runs.requests import CalibrateRequest  # noqa: E402
 from salq.runs.store import RunStore  # noqa: E402
@@ -77,6 +80,8 @@ class Bench:
         self.text = folder / "text.txt"
         self.text.write_text(TEXT * 30)
         os.environ["SALQ_HOME"] = str(folder / "home")
+        plan(self.request("apiq"))  # measures this machine, and
+        load_model(str(self.model), device="cpu")  # imports what a model needs, once for all children
         self.whole: dict[str, str] = {}
         self.spans: dict[str, float] = {}
         self.operations: dict[str, int] = {}
