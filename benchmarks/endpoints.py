@@ -62,24 +62,26 @@ def usual(block: Any) -> Any:
     return value() if callable(value) else value
 
 
-def random_call(page: gr.Blocks, generator: np.random.Generator, more: tuple[Any, ...] = (), fn_index: int | None = None) -> Call:
+def random_call(
+    page: gr.Blocks, generator: np.random.Generator, more: tuple[Any, ...] = (), fn_index: int | None = None, share: float | None = None
+) -> Call:
     """A call in which some values are what the page sends and the others anything; now and then there are too few or too many."""
     known = endpoints(page)
     number = fn_index if fn_index is not None else known[int(generator.integers(len(known)))]
     values = (*HOSTILE, *more)
-    share = float(generator.choice([0.1, 0.5, 1.0]))
+    share = float(generator.choice([0.1, 0.5, 1.0])) if share is None else share
     data = [values[int(generator.integers(len(values)))] if generator.random() < share else usual(block) for block in page.fns[number].inputs]
     if generator.random() < 0.05:  # noqa: PLR2004 - one in twenty has another length
         data = data[: int(generator.integers(len(data) + 1))] + [None] * int(generator.integers(3))
     return Call(number, data, EVENTS[int(generator.integers(len(EVENTS)))])
 
 
-def calls(page: gr.Blocks, each: int, seed: int, more: tuple[Any, ...] = ()) -> Iterator[Call]:
-    """`each` random calls of every endpoint."""
+def calls(page: gr.Blocks, each: int, seed: int, more: tuple[Any, ...] = (), share: float | None = None) -> Iterator[Call]:
+    """`each` random calls of every endpoint; `share` of their values is hostile (by default it differs from call to call)."""
     generator = np.random.default_rng([11, seed])
     for number in endpoints(page):
         for _ in range(each):
-            yield random_call(page, generator, more, number)
+            yield random_call(page, generator, more, number, share)
 
 
 async def perform(page: gr.Blocks, call: Call) -> str:

@@ -12,6 +12,9 @@ logger = logging.getLogger("salq.page")
 MAX_BODY = 4_000_000
 """Bytes of a request's body; uploads have a bound of their own, which is smaller."""
 
+REFUSED = (KeyError, IndexError, ValueError, TypeError, AttributeError, RecursionError, OverflowError)
+"""What the server raises for a request that names what does not exist, or is not well-formed."""
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -20,9 +23,9 @@ Send = Callable[[Message], Awaitable[None]]
 class Gate:
     """ASGI middleware."""
 
-    def __init__(self, app: Callable[[Message, Receive, Send], Awaitable[None]]) -> None:
-        """`app`: what the requests go to."""
-        self._app = app
+    def __init__(self, app: Callable[[Message, Receive, Send], Awaitable[None]], also: tuple[type[Exception], ...] = ()) -> None:
+        """`app`: what the requests go to. `also`: errors of the server's own that mean a request which nothing answers to."""
+        self._app, self._refused = app, (*REFUSED, *also)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Pass a request on; end it with a short answer when it is too large, or when nothing here answers to what it names."""
@@ -49,7 +52,7 @@ class Gate:
         except _TooLarge:
             if not has_begun:
                 await _answer(send, 413, f"A request may have {MAX_BODY} bytes.")
-        except (KeyError, IndexError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        except self._refused as error:
             logger.warning("refused %s %s: %s", scope.get("method"), str(scope.get("path"))[:200], type(error).__name__)
             if not has_begun:
                 await _answer(send, 400, "This request names something that is not here, or is not well-formed.")

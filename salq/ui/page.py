@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from gradio.route_utils import FnIndexInferError
 
 from salq.core import settings
 from salq.runs.kept import kept_maps
@@ -79,8 +80,8 @@ def _wire(page: gr.Blocks, ctx: UiContext, notice: gr.HTML) -> None:
             chip(ctx.store, link.run or run),
         ]
 
-    def place(device: str, text: str) -> list[Any]:
-        return describe_place(device, text, ctx.limits)
+    def place(device: str | None, text: str | None) -> list[Any]:
+        return describe_place(str(device or "auto"), str(text or "auto"), ctx.limits)
 
     opened = page.load(open_page, [ctx.run_id], [side.model, side.bits, ctx.selection, ctx.run_id, ctx.tabs, notice, ctx.chip], **QUIET)
     for hook in ctx.load_hooks:
@@ -113,7 +114,7 @@ def launch(*, default_model: str | None = None, **options: Any) -> Any:
         max_file_size="2mb",
         footer_links=["api", "gradio", "settings"],
         blocked_paths=[str(settings.home())],
-        app_kwargs={"middleware": [(Gate, (), {})]},
+        app_kwargs={"middleware": [(Gate, ((FnIndexInferError,),), {})]},
         **({} if public else {"share": False}),
         **options,
     )
