@@ -53,7 +53,8 @@ def make_room(store: RunStore, keep: str = "", quota_gb: float | None = None) ->
     if quota is None:
         return []
     sizes = {run_id: size_of(store.root / run_id) for run_id in store.ids()}
-    total, removed = sum(sizes.values()), []
+    total = sum(sizes.values())
+    removed: list[RunInfo] = []
     for info in removable(store.list(), keep):
         if total <= quota * GB:
             return removed
