@@ -45,8 +45,7 @@ class GuardedBlocks(gr.Blocks):
         try:
             processed = await super().preprocess_data(block_fn, inputs, *args, **kwargs)
         except gr.Error as error:
-            error.print_exception = False
-            raise
+            raise refusal("a value is not one that its control offers") from error
         except Exception as error:
             logger.info("refused a call: %s", type(error).__name__)
             raise refusal("a value does not fit its control") from error
