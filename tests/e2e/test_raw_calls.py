@@ -76,7 +76,7 @@ def test_private_endpoints_on_a_public_host(store: RunStore, others: tuple[str, 
     assert done.returncode == 0, done.stderr[-4000:]
     assert "Traceback" not in done.stderr, done.stderr[-4000:]
     found = json.loads(done.stdout.strip().splitlines()[-1])
-    assert len(found["told"]) >= 3 * found["endpoints"]
+    assert len(found["told"]) >= found["endpoints"]
     assert not [words for words in found["told"] if "\n" in words or "Traceback" in words]
     assert not found["opened"]
     assert set(found["started"]).isdisjoint(others)
