@@ -29,10 +29,10 @@ import numpy as np  # noqa: E402 - the checkout is put on the path first
 
 from benchmarks.fuzz_targets import PARTS, Target  # noqa: E402
 from benchmarks.reliability import RESULT, record, section  # noqa: E402
-from salq.core.device import process_memory_gb  # noqa: E402
+from salq.core.device import process_memory_gb, release_memory  # noqa: E402
 from salq.core.errors import SalqError  # noqa: E402
 
-LENGTHS = {"packed": 25_000, "safetensors": 15_000, "gguf": 15_000, "events": 20_000, "links": 15_000, "requests": 15_000, "endpoints": 10_000}
+LENGTHS = {"packed": 30_000, "safetensors": 15_000, "gguf": 15_000, "events": 10_000, "links": 20_000, "requests": 20_000, "endpoints": 5_000}
 HANG_SECONDS = 2.0
 GROWTH_MB = 100.0
 GUIDED_SHARE = 0.3
@@ -75,8 +75,10 @@ class Fuzzer:
                 break
             self._one(guided=number < len(self.target.seeds) or self.generator.random() < GUIDED_SHARE)
             if number == min(most // 5, 2000):
+                release_memory()
                 warm = process_memory_gb()
         if warm is not None:
+            release_memory()
             self.found.growth_mb = max(0.0, (process_memory_gb() - warm) * 1000)
         self.found.lines, self.found.seconds = len(self.lines), time.monotonic() - started
         return self.found

@@ -14,6 +14,7 @@ import psutil
 import torch
 from gguf import GGUFReader
 from gguf.quants import dequantize
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import save_file
 from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, PreTrainedTokenizerBase
@@ -36,8 +37,10 @@ BLOCK_NAMES = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-READ_ERRORS = (ValueError, TypeError, IndexError, KeyError, AttributeError, OSError, RuntimeError, OverflowError, MemoryError)
-"""What the gguf reader raises on damaged bytes: it has no exception of its own."""
+READ_ERRORS = (
+    ValueError, TypeError, IndexError, KeyError, AttributeError, OSError, RuntimeError, ArithmeticError, MemoryError, StrictDataclassError,
+)  # fmt: skip
+"""What the gguf reader raises on damaged bytes (it has no exception of its own), and what transformers' config does on a shape that cannot be."""
 
 
 def sha256_of(path: Path) -> str:

@@ -111,12 +111,13 @@ def needed(store: RunStore, run_id: str) -> dict[str, Any]:
 def _manifest(path: Path) -> Mapping[str, Any] | None:
     """The matrices of a packed file's manifest (salq/packing/FORMAT.md), without torch; None for a file that is not one."""
     try:
+        whole = path.stat().st_size
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(size) if size <= MAX_HEADER else b"")
+            header = json.loads(file.read(size) if size <= min(whole, MAX_HEADER) else b"")
         matrices = json.loads(header["__metadata__"]["salq"])["matrices"]
         end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
-        is_whole = isinstance(matrices, dict) and path.stat().st_size == 8 + size + end
+        is_whole = isinstance(matrices, dict) and whole == 8 + size + end
         return matrices if is_whole else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return None
