@@ -3,6 +3,7 @@
 #   make setup   create .venv and install the pinned dependencies     make check   linters, types, import rules
 #   make run     setup if needed, then http://127.0.0.1:7860          make test    setup with test tools, then all tests
 #   make assets  recompute what the first screen shows                make clean   remove .venv and every cache
+#   make audit   look the pinned packages up among known vulnerabilities
 #
 # PYTHON=... picks the interpreter; pip's own settings (PIP_FIND_LINKS, PIP_EXTRA_INDEX_URL, ...) are respected;
 # PYTEST="-k grid" adds arguments to pytest; JOBS=1 runs the tests in one process.
@@ -10,7 +11,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run check test assets tree clean
+.PHONY: help setup setup-dev run check test assets audit tree clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -45,6 +46,10 @@ assets: $(VENV)/installed
 	$(PY) benchmarks/make_assets.py
 	$(PY) benchmarks/make_lessons.py
 	$(PY) benchmarks/results_table.py
+
+audit: $(VENV)/installed
+	@$(PY) -m pip install --disable-pip-version-check --quiet pip-audit || true
+	@$(PY) benchmarks/audit.py
 
 tree: setup-dev
 	$(PY) -m tests.house.readme_tree

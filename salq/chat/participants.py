@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from salq.core.errors import ConfigError
+from salq.core.files import path_of
 from salq.quant.spec import QuantSpec
 
 Kind = Literal["original", "rtn", "run"]
@@ -68,5 +69,5 @@ def short_name(model: str) -> str:
 
 def _placed(model: str) -> str:
     """A local folder by its absolute path: the process that loads it may work in another folder."""
-    folder = Path(model).expanduser()
+    folder = path_of(model)
     return str(folder.resolve()) if folder.is_dir() else model

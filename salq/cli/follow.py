@@ -45,8 +45,8 @@ def carry_out_and_report(store: RunStore, run_id: str, *, as_json: bool, backgro
     return report(carry_out(store, run_id), as_json=as_json)
 
 
-def report(info: RunInfo, *, as_json: bool) -> int:
-    """Print how a run ended; returns the exit code."""
+def report(info: RunInfo, *, as_json: bool, beside: Mapping[str, Any] | None = None) -> int:
+    """Print how a run ended; returns the exit code. `beside`: what the JSON report also holds."""
     if info.status == "failed":
         note(f"salq: {info.progress.message}")
     elif info.status != "done":
@@ -54,7 +54,7 @@ def report(info: RunInfo, *, as_json: bool) -> int:
         blocks = "1 finished block is" if kept == 1 else f"{kept} finished blocks are"
         note(f"salq: stopped; {blocks} kept, `python -m salq runs resume {info.id}` goes on from there.")
     if as_json:
-        emit(run_json(info))
+        emit(run_json(info) | dict(beside or {}))
     elif info.status == "done" and info.kind == "calibrate":
         say(f"{info.title}   (run {info.id})")
         say(result_facts(info.metrics, info.progress.phase_seconds))
@@ -66,6 +66,7 @@ def run_json(info: RunInfo) -> dict[str, Any]:
     progress = info.progress
     about = {
         "run": info.id, "title": info.title, "kind": info.kind, "status": info.status, "created": info.created, "position": info.position,
+        "wait_seconds": info.wait, "silent_seconds": info.silence, "pinned": info.pinned,
         "fraction": progress.fraction, "eta_seconds": progress.eta, "blocks_done": progress.blocks_done, "phase_seconds": progress.phase_seconds,
         "error": info.problem if info.status in {"failed", "unreadable"} else None,
     }  # fmt: skip

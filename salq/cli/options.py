@@ -2,10 +2,10 @@
 
 import argparse
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from salq.core.errors import ConfigError
+from salq.core.files import path_of
 from salq.models.catalogue import CATALOGUE, DEFAULT_MODEL
 from salq.quant.spec import BITS, QuantSpec
 from salq.runs.requests import CalibrateRequest, ExploreRequest, parse
@@ -189,8 +189,5 @@ def placed(name: str) -> str:
     """A path that exists as an absolute one; other names, and the words for texts, as they are."""
     if name in TEXT_WORDS:
         return name
-    path = Path(name).expanduser()
-    try:
-        return str(path.resolve()) if path.exists() else name
-    except OSError:  # a name too long for a path is no path
-        return name
+    path = path_of(name)
+    return str(path.resolve()) if path.exists() else name

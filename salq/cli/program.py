@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from salq import __version__
-from salq.cli import bench, calibrate, catalogue, chat, compare, evaluate, experiment, explore, export, learn, options, runs, sweep, tokens
+from salq.cli import bench, calibrate, catalogue, chat, compare, doctor, evaluate, experiment, explore, export, learn, options, runs, sweep, tokens
 from salq.cli.report import emit, note
 from salq.core.errors import ConfigError, SalqError
 
 BAD_INPUT = 2
 STOPPED = 130
-COMMANDS = (learn, catalogue, explore, calibrate, sweep, experiment, evaluate, tokens, compare, runs, export, bench)
+COMMANDS = (learn, catalogue, explore, calibrate, sweep, experiment, evaluate, tokens, compare, runs, export, bench, doctor)
 
 
 class Parser(argparse.ArgumentParser):

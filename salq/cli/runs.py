@@ -3,13 +3,14 @@
 import argparse
 import time
 from datetime import datetime
+from typing import Any
 
 from salq.cli import options
-from salq.cli.follow import carry_out_and_report, open_store, run_json
+from salq.cli.follow import carry_out, carry_out_and_report, open_store, report, run_json
 from salq.cli.report import duration, emit, facts, note, number, percent, result_facts, say, table
-from salq.core.errors import StoreError
-from salq.core.files import read_json
+from salq.core.errors import SalqError, StoreError
 from salq.core.progress import Progress, start_terms
+from salq.runs import repeat
 from salq.runs.limits import check
 from salq.runs.store import RunInfo, RunStore
 from salq.runs.worker import LOG, last_line
@@ -29,6 +30,8 @@ def add(commands: options.Commands) -> None:
         action.add_argument("--background", action="store_true", help="hand the run to a worker process and return")
     _with_run(options.command(actions, "cancel", cancel, "Stop a run; its finished blocks are kept."))
     _with_run(options.command(actions, "delete", delete, "Delete a run and its blocks."))
+    _with_run(options.command(actions, "pin", pin, "Protect a run from the quota of the disk (SALQ_QUOTA_GB)."))
+    _with_run(options.command(actions, "unpin", unpin, "Let the quota remove the run again, when it is the oldest."))
 
 
 def show_all(args: argparse.Namespace) -> int:
@@ -53,16 +56,7 @@ def show(args: argparse.Namespace) -> int:
     store = open_store()
     info = store.get(store.resolve(args.run_id))
     if args.json:
-        request = None if info.request is None else info.request.to_json()
-        emit(
-            run_json(info)
-            | {
-                "request": request,
-                "environment": _environment(store, info.id),
-                "output_errors": info.progress.output_errors,
-                "details": info.progress.details,
-            }
-        )
+        emit(run_json(info) | _needed(store, info) | {"output_errors": info.progress.output_errors, "details": info.progress.details})
         return 0
     say(f"{info.title}   (run {info.id})")
     say(facts([(name, value) for name, value in _about(store, info) if value]))
@@ -81,18 +75,32 @@ def resume_run(args: argparse.Namespace) -> int:
     info = store.get(run_id)
     if info.is_active:
         raise StoreError(f"Run {run_id} is {info.status} already; `python -m salq runs show {run_id}` shows its progress.")
-    if info.status == "done":
+    if repeat.is_whole(store, run_id):
         raise StoreError(f"Run {run_id} is done; `python -m salq runs rerun {run_id}` starts the same run anew.")
     check(store.request(run_id))
     return carry_out_and_report(store, run_id, as_json=args.json, background=args.background)
 
 
 def rerun_run(args: argparse.Namespace) -> int:
-    """Start the same run anew."""
+    """Start the same run anew, and say whether its codes are those of the first."""
     store = open_store()
-    request = store.request(store.resolve(args.run_id))
+    first = store.resolve(args.run_id)
+    request = store.request(first)
     check(request)
-    return carry_out_and_report(store, store.create(request), as_json=args.json, background=args.background)
+    again = store.create(request)
+    if args.background:
+        note(f"`python -m salq runs show {again}` says, once it is done, whether its codes are those of run {first}.")
+        return carry_out_and_report(store, again, as_json=args.json, background=True)
+    store.clear_cancel(again)
+    info = carry_out(store, again)
+    compared = repeat.compare(store, again, first)
+    beside = {
+        "rerun_of": first, "codes_sha256": repeat.hash_of_run(store, again), "same_codes": compared.same, "differences": list(compared.differences)
+    }  # fmt: skip
+    code = report(info, as_json=args.json, beside=beside)
+    if info.status == "done" and info.kind == "calibrate" and not args.json:
+        say(f"\n{compared.words}")
+    return code
 
 
 def cancel(args: argparse.Namespace) -> int:
@@ -123,6 +131,27 @@ def delete(args: argparse.Namespace) -> int:
     return 0
 
 
+def pin(args: argparse.Namespace) -> int:
+    """Protect a run."""
+    return _pin(args, pinned=True)
+
+
+def unpin(args: argparse.Namespace) -> int:
+    """Protect a run no longer."""
+    return _pin(args, pinned=False)
+
+
+def _pin(args: argparse.Namespace, *, pinned: bool) -> int:
+    store = open_store()
+    run_id = store.resolve(args.run_id)
+    store.pin(run_id, pinned=pinned)
+    if args.json:
+        emit({"run": run_id, "pinned": pinned})
+    else:
+        say(f"Run {run_id} is {'pinned: the quota leaves it alone' if pinned else 'no longer pinned'}.")
+    return 0
+
+
 def blocks_table(progress: Progress) -> str:
     """Error of every finished block and, where it was calibrated, how large each loss term and its gradient were before the first step."""
     terms = {block: start_terms(details) for block, details in progress.details.items()}
@@ -142,8 +171,10 @@ def _with_run(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def _about(store: RunStore, info: RunInfo) -> list[tuple[str, str]]:
-    environment = _environment(store, info.id)
+    needed = _needed(store, info)
+    environment = needed["environment"]
     request = info.request
+    same = [f"{one['run']}: {'the same codes' if one['same_codes'] else 'other codes'}" for one in needed["same_request"]]
     return [
         ("status", _status(info)),
         ("problem", info.problem if info.status in {"failed", "unreadable"} else ""),
@@ -154,24 +185,31 @@ def _about(store: RunStore, info: RunInfo) -> list[tuple[str, str]]:
         ("device", str(environment.get("device_reason", ""))),
         ("versions", ", ".join(f"{name} {environment[name]}" for name in ("salq", "python", "torch", "transformers") if environment.get(name))),
         ("processor", str(environment.get("gpu") or environment.get("cpu") or "")),
+        ("threads", str(environment.get("threads") or "")),
+        ("inputs", ", ".join(f"{name} {str(digest)[:16]}" for name, digest in needed["inputs"].items() if digest and not name.endswith("_name"))),
+        ("codes", f"sha256 {needed['codes_sha256']}" if needed["codes_sha256"] else ""),
+        ("same request", "; ".join(same)),
+        ("again", needed["command"] if request is not None else ""),
     ]
 
 
-def _environment(store: RunStore, run_id: str) -> dict[str, object]:
+def _needed(store: RunStore, info: RunInfo) -> dict[str, Any]:
+    """What is needed to make the run again; empty values for a run whose request cannot be read."""
     try:
-        found = read_json(store.folder(run_id) / "environment.json")
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return repeat.needed(store, info.id)
+    except SalqError:
+        return {"command": "", "request": None, "inputs": {}, "environment": {}, "codes_sha256": None, "same_request": []}
 
 
 def _status(info: RunInfo) -> str:
     if info.status == "queued" and info.position:
-        return f"queued, {info.position} ahead"
+        starts = "" if info.wait is None else f", starts in about {duration(info.wait)}"
+        return f"queued, {info.position} ahead{starts}"
     if info.status == "running":
         left = "" if info.progress.eta is None else f", about {duration(info.progress.eta)} left"
+        left = f", {info.silence_words}" if info.silence is not None else left
         return f"running {info.progress.fraction:.0%}{left}"
-    return info.status
+    return f"{info.status}, pinned" if info.pinned else info.status
 
 
 def _when(info: RunInfo) -> str:

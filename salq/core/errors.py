@@ -4,9 +4,15 @@ Every message is one clear sentence: where, what was got, what is allowed, what 
 line prints it and exits with code 2. Anything that is not a SalqError is a bug in salq and keeps its traceback.
 """
 
+from salq.core.redact import redacted
+
 
 class SalqError(Exception):
-    """A problem that the user can act on; `str(error)` is the one sentence that they read."""
+    """A problem that the user can act on; `str(error)` is the one sentence that they read, without any secret that a library put into it."""
+
+    def __init__(self, *words: object) -> None:
+        """Take the sentence; tokens and passwords in it are hidden."""
+        super().__init__(*(redacted(word) if isinstance(word, str) else word for word in words))
 
 
 class UnknownNameError(SalqError):

@@ -137,7 +137,28 @@ KINDS: dict[str, type[Event]] = {
 TERMINAL = (RunDone, RunFailed, RunCancelled)
 
 
+MAX_COUNT = 10**9
+"""No run has so many blocks, steps or samples; what says so was damaged."""
+
+
 def from_json(value: Json) -> Event:
-    """Inverse of `Event.to_json`. Raises KeyError or TypeError for what is not an event (a torn or foreign line)."""
+    """Inverse of `Event.to_json`. Raises KeyError or TypeError for what is not an event (a torn, altered or foreign line)."""
     fields = dict(value)
-    return KINDS[fields.pop("kind")](**fields)
+    event = KINDS[fields.pop("kind")](**fields)
+    for one in dataclasses.fields(event):
+        if not _fits(getattr(event, one.name), one.type):
+            raise TypeError(f"{one.name} of {type(event).__name__} is not {one.type}")
+    return event
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value read from JSON is of a field's type; a number that was not finite is null there."""
+    if kind is Any:
+        return True
+    if kind is float or kind == float | None:
+        return (value is None and kind is not float) or (isinstance(value, int | float) and not isinstance(value, bool))
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_COUNT
+    if kind in (str, bool):
+        return isinstance(value, kind)
+    return isinstance(value, dict) and all(number is None or _fits(number, float) for number in value.values())

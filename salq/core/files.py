@@ -11,6 +11,23 @@ from typing import Any
 
 from salq.core.errors import ResourceError
 
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""A full disk, a used-up quota, and a limit on the size of files: to the person who waits for the run they are the same."""
+
+
+NOWHERE = Path(os.devnull) / "nowhere"
+"""A path at which nothing can be."""
+
+
+def path_of(text: str) -> Path:
+    """What a person typed, as a path, `~` being their home; what cannot be one (too long, a null byte, somebody unknown) is a path of nothing."""
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, ValueError, RuntimeError):
+        return NOWHERE
+    return path
+
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
@@ -50,6 +67,6 @@ def read_json(path: Path) -> Any:
 
 def as_resource_error(error: OSError, target: Path) -> ResourceError:
     """The one sentence for a disk that refuses."""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if error.errno in FULL:
         return ResourceError(f"No space is left on the disk for {target}; free some space or point SALQ_HOME at another disk, then resume.")
     return ResourceError(f"{target} cannot be written ({error.strerror or error}); point SALQ_HOME at a folder that you may write to.")

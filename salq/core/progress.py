@@ -100,6 +100,8 @@ class Progress:
         if self.outcome or self.started_at is None or self.last_at is None or self.fraction < 0.02:  # noqa: PLR2004 - before that, noise
             return None
         elapsed = self.last_at - self.started_at
+        if elapsed < 0:  # the clock was set back
+            return None
         return elapsed * (1 - self.fraction) / self.fraction
 
     def add(self, event: ev.Event) -> None:
@@ -150,7 +152,7 @@ class Progress:
 
     def _on_MetricReported(self, event: ev.MetricReported) -> None:  # noqa: N802
         if event.name == "plan":
-            self.plan = dict(event.value)
+            self.plan = {name: share for name, share in dict(event.value).items() if isinstance(share, int | float)}
         elif event.name == DISTILLATION:
             self.distillation.add(event.name, event.value["step"], {"kl": event.value["value"]})
         else:

@@ -52,6 +52,39 @@ def hub_is_disabled() -> bool:
     return any(os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"} for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
 
 
+def has_hub_token() -> bool:
+    """Whether a token for gated models is set, in the environment or by the hub client's own login; the token itself is never read here."""
+    stored = Path(os.environ.get("HF_TOKEN_PATH") or Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface") / "token")
+    return bool(os.environ.get("HF_TOKEN")) or stored.is_file()
+
+
+def quota_gb() -> float | None:
+    """SALQ_QUOTA_GB: how much disk all runs together may take, in GB; None (unset, or not a positive number): no bound."""
+    return _positive(os.environ.get("SALQ_QUOTA_GB", ""))
+
+
+def jobs_per_device() -> int:
+    """SALQ_JOBS: heavy jobs at a time on one device, 1 unless it is set to a larger whole number."""
+    value = os.environ.get("SALQ_JOBS", "")
+    return max(1, min(int(value), MAX_JOBS)) if value.isdigit() else 1
+
+
+MAX_JOBS = 64
+
+
+def password() -> str | None:
+    """SALQ_PASSWORD: what a visitor must know to open the page, for class servers; None when everybody may."""
+    return os.environ.get("SALQ_PASSWORD") or None
+
+
+def _positive(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 < value < float("inf") else None
+
+
 def hub_endpoint() -> str:
     """Address of the model hub: the hub client's own variable, so that a mirror is probed where it is used."""
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")

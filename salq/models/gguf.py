@@ -14,6 +14,7 @@ import psutil
 import torch
 from gguf import GGUFReader
 from gguf.quants import dequantize
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import save_file
 from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, PreTrainedTokenizerBase
@@ -36,8 +37,10 @@ BLOCK_NAMES = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-READ_ERRORS = (ValueError, TypeError, IndexError, KeyError, AttributeError, OSError, RuntimeError, OverflowError, MemoryError)
-"""What the gguf reader raises on damaged bytes: it has no exception of its own."""
+READ_ERRORS = (
+    ValueError, TypeError, IndexError, KeyError, AttributeError, OSError, RuntimeError, ArithmeticError, MemoryError, StrictDataclassError,
+)  # fmt: skip
+"""What the gguf reader raises on damaged bytes (it has no exception of its own), and what transformers' config does on a shape that cannot be."""
 
 
 def sha256_of(path: Path) -> str:
@@ -51,15 +54,8 @@ def convert(gguf: Path, folder: Path, origin: dict[str, Any]) -> None:
 
     Raises ModelError (damaged, not a plain LLaMA) and ResourceError (not enough memory).
     """
-    reader = _open(gguf)
-    _check_memory(gguf, reader)
-    try:
-        config = _read_config(reader)
-        weights = _read_weights(reader, config)
-        note = precision_note(reader)
-    except READ_ERRORS as error:
-        raise _damaged(gguf, error) from error
-    tokenizer = _read_tokenizer(gguf, _field(reader, "tokenizer.ggml.pre", ""))
+    config, weights, note, pre_tokenizer = read_gguf(gguf)
+    tokenizer = _read_tokenizer(gguf, pre_tokenizer)
     save_file(weights, folder / SINGLE, metadata={"format": "pt"})
     (folder / SINGLE).chmod(0o644)  # safetensors makes it private
     config.save_pretrained(folder)
@@ -67,6 +63,20 @@ def convert(gguf: Path, folder: Path, origin: dict[str, Any]) -> None:
     GenerationConfig(**ids).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write_json(folder / ORIGIN_FILE, {**origin, "note": note})
+
+
+def read_gguf(gguf: Path) -> tuple[LlamaConfig, dict[str, torch.Tensor], str, str]:
+    """(config, float32 weights by transformers' names, `precision_note`, name of the pre-tokenizer).
+
+    Raises ModelError (damaged, not a plain LLaMA) and ResourceError (not enough memory).
+    """
+    reader = _open(gguf)
+    _check_memory(gguf, reader)
+    try:
+        config = _read_config(reader)
+        return config, _read_weights(reader, config), precision_note(reader), str(_field(reader, "tokenizer.ggml.pre", ""))
+    except READ_ERRORS as error:
+        raise _damaged(gguf, error) from error
 
 
 def precision_note(reader: GGUFReader) -> str:

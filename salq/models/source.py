@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from salq.core.errors import ModelError, UnknownNameError
-from salq.core.files import read_json
+from salq.core.files import path_of, read_json
 from salq.core.network import hub_answers
 from salq.core.settings import is_public_host, models_dir
 from salq.models import hub, package
@@ -46,6 +46,8 @@ def resolve(name: str) -> ModelSource:
     if _is_a_path(name):
         return _from_path(name)
     if HUB_ID.fullmatch(name):
+        if is_public_host():
+            raise ModelError(f"Model {name!r} is not offered on a public host; choose one of: {', '.join(CATALOGUE)}.")
         return _from_hub(name, name)
     raise UnknownNameError.of("Model", name, list(CATALOGUE), "A hub id (owner/name) or a local folder works too.")
 
@@ -95,7 +97,7 @@ def _from_hub(name: str, hub_id: str) -> ModelSource:
 def _from_path(name: str) -> ModelSource:
     if is_public_host():
         raise ModelError("Files of this machine cannot be opened on a public host; choose a model of the catalogue or a hub id.")
-    path = Path(name).expanduser()
+    path = path_of(name)
     if path.suffix == ".gguf" and path.is_file():
         return _describe(name, _converted(path.resolve()), "folder")
     if not path.is_dir():
@@ -126,7 +128,4 @@ def _describe(name: str, folder: Path, origin: Origin) -> ModelSource:
 def _is_a_path(name: str) -> bool:
     if name.startswith((".", "/", "~/")) or "\\" in name or name.endswith(".gguf") or name.count("/") > 1:
         return True
-    try:
-        return bool(name) and Path(name).exists()
-    except OSError:  # longer than any file name
-        return False
+    return bool(name) and path_of(name).exists()

@@ -9,6 +9,7 @@ from typing import Literal
 import filelock
 
 from salq.core.errors import StoreError
+from salq.core.files import as_resource_error, write_json
 
 try:
     import fcntl
@@ -34,13 +35,19 @@ class Alive:
     """Held by the one process that works on a run, for as long as it does."""
 
     def __init__(self, folder: Path, role: Role) -> None:
-        """Take the lock. Raises StoreError when another process has it."""
+        """Take the lock. Raises StoreError when another process has it, ResourceError when the disk refuses."""
         self._lock = filelock.FileLock(folder / LOCK, thread_local=False)
         try:
             self._lock.acquire(timeout=TAKE_SECONDS, poll_interval=0.05)
         except filelock.Timeout as error:
             raise StoreError(f"Run {folder.name} is already being worked on by another process; follow it instead of starting it.") from error
-        (folder / HOLDER).write_text(json.dumps({"pid": os.getpid(), "role": role}))
+        except OSError as error:
+            raise as_resource_error(error, folder) from error
+        try:
+            write_json(folder / HOLDER, {"pid": os.getpid(), "role": role})
+        except BaseException:
+            self._lock.release()
+            raise
 
     def release(self) -> None:
         """Give the lock back."""

@@ -11,14 +11,18 @@ from pathlib import Path
 
 from salq.core import events as ev
 from salq.core.errors import SalqError
-from salq.core.files import as_resource_error
+from salq.core.files import FULL, as_resource_error
+from salq.core.redact import redacted
 from salq.runs.alive import Role
+from salq.runs.quota import make_room, tidy
 from salq.runs.requests import CalibrateRequest, ExploreRequest
 from salq.runs.store import RunStore
 
 Steps = Generator[ev.Event, None, None]
 POLL_SECONDS = 0.3
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
+_DISK_ERRORS = {*FULL, errno.EROFS, errno.EACCES}
+_FULL_WORDS = ("No space left on device", "File too large", "Disk quota exceeded")
+"""How safetensors, which has errors of its own, reports a disk that refuses."""
 
 
 def execute(store: RunStore, run_id: str, *, role: Role = "foreground", waiting: Callable[[int], None] | None = None) -> Steps:
@@ -31,6 +35,7 @@ def execute(store: RunStore, run_id: str, *, role: Role = "foreground", waiting:
     request = store.request(run_id)
     alive = store.take(run_id, role)
     try:
+        tidy(store, run_id)
         yield from _live(store, run_id, request, waiting or _ignore)
     finally:
         store.queue.leave(run_id)
@@ -72,6 +77,7 @@ def _live(store: RunStore, run_id: str, request: CalibrateRequest | ExploreReque
             yield from recorder.cancelled()
             return
         yield recorder.start()
+        make_room(store, keep=run_id)
         from salq.runs.work import perform  # torch comes with it, only now that it is this run's turn
 
         work = perform(store, run_id, request)
@@ -97,7 +103,7 @@ def _live(store: RunStore, run_id: str, request: CalibrateRequest | ExploreReque
         if told is not None:
             yield from recorder.end(ev.RunFailed(str(told), type(told).__name__))
             return
-        list(recorder.end(ev.RunFailed(f"A bug in salq stopped the run: {type(error).__name__}: {error}", type(error).__name__, bug=True)))
+        list(recorder.end(ev.RunFailed(redacted(f"A bug in salq stopped the run: {type(error).__name__}: {error}"), type(error).__name__, bug=True)))
         raise
 
 
@@ -107,7 +113,7 @@ def explain(error: BaseException, where: Path) -> SalqError | None:
         return error
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         return as_resource_error(error, Path(error.filename or where))
-    if "No space left on device" in str(error):  # safetensors reports a full disk as an error of its own
+    if any(words in str(error) for words in _FULL_WORDS):
         return as_resource_error(OSError(errno.ENOSPC, ""), where)
     return None
 

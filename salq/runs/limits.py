@@ -14,6 +14,8 @@ from salq.core.errors import ConfigError, ModelError, TextError
 from salq.models.catalogue import CATALOGUE
 from salq.runs.requests import CalibrateRequest, ExploreRequest
 
+LARGEST = 10**15
+"""No setting is that large; the comparison also refuses NaN and infinity."""
 _DEVICE = re.compile(r"^(auto|cpu|cuda(:\d{1,3})?)$")
 _PUBLIC_TEXT = re.compile(r"^(auto|bundled|wikitext2|c4|self:\d{1,6})$")
 
@@ -96,10 +98,10 @@ class Limits:
         for path, value in _numbers(recipe, ""):
             bound = bounds.get(path.rsplit(".", 1)[-1])
             if bound is not None:
-                self._check_count(path, value, bound)
+                self._check_count(path, _number(path, value), bound)
 
     def _check_samples(self, prefix: str, values: Mapping[str, Any]) -> None:
-        n_samples, seq_len = int(values.get("n_samples", 0)), int(values.get("seq_len", 0))
+        n_samples, seq_len = (_number(f"{prefix}{name}", values.get(name, 0)) for name in ("n_samples", "seq_len"))
         self._check_count(f"{prefix}n_samples", n_samples, self.max_samples)
         self._check_count(f"{prefix}seq_len (tokens)", seq_len, self.max_seq_len)
         self._check_count(f"{prefix}tokens (n_samples x seq_len)", n_samples * seq_len, self.max_tokens)
@@ -134,12 +136,19 @@ def check(request: CalibrateRequest | ExploreRequest, limits: Limits | None = No
     (limits or Limits.here()).check(request)
 
 
-def _numbers(value: Any, path: str) -> Iterator[tuple[str, float]]:
+def _number(path: str, value: Any) -> float:
+    """A bounded setting as a number. Raises ConfigError for anything else, which would slip past its bound and become a number later."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
+        raise ConfigError(f"{path} is {str(value)[:40]!r}; it must be a number.")
+    return value
+
+
+def _numbers(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         for name, item in value.items():
             yield from _numbers(item, f"{path}.{name}" if path else str(name))
     elif isinstance(value, list | tuple):
         for number, item in enumerate(value):
             yield from _numbers(item, f"{path}.{number}")
-    elif isinstance(value, int | float) and not isinstance(value, bool):
+    elif value is not None:
         yield path, value

@@ -98,7 +98,7 @@ def fold_into(progress: Progress, events: list[ev.Event]) -> Progress:
     for event in events:
         try:
             progress.add(event)
-        except (TypeError, ValueError, AttributeError):
+        except (TypeError, ValueError, AttributeError, KeyError, OverflowError):
             continue
     return progress
 

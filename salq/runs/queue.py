@@ -1,4 +1,4 @@
-"""Whose turn it is: one heavy job at a time per device, first come first served, across all processes of a run store.
+"""Whose turn it is: one heavy job at a time per device (SALQ_JOBS: more), first come first served, across all processes of a run store.
 
 A run takes a numbered ticket and keeps it until it ends. It may work when no living run with a smaller number needs the same
 device. Tickets of dead processes do not count, so a crash never blocks the queue and no clock is needed.
@@ -10,6 +10,8 @@ from pathlib import Path
 
 import filelock
 
+from salq.core import settings
+from salq.core.files import as_resource_error
 from salq.runs.alive import is_alive
 
 FOLDER = ".queue"
@@ -43,13 +45,16 @@ class Queue:
         self._folder = root / FOLDER
 
     def enter(self, run_id: str, device: str) -> None:
-        """Take the last place; an older ticket of the same run is given up."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(self._folder / "lock"):
-            self.leave(run_id)
-            self._drop_dead()
-            number = max((ticket.number for ticket in self._tickets()), default=0) + 1
-            (self._folder / Ticket(number, _device_key(device), run_id).name).touch()
+        """Take the last place; an older ticket of the same run is given up. Raises ResourceError when the disk refuses."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(self._folder / "lock"):
+                self.leave(run_id)
+                self._drop_dead()
+                number = max((ticket.number for ticket in self._tickets()), default=0) + 1
+                (self._folder / Ticket(number, _device_key(device), run_id).name).touch()
+        except OSError as error:
+            raise as_resource_error(error, self._folder) from error
 
     def leave(self, run_id: str) -> None:
         """Give the ticket up; without one nothing happens."""
@@ -58,12 +63,13 @@ class Queue:
                 (self._folder / ticket.name).unlink(missing_ok=True)
 
     def ahead(self, run_id: str) -> list[str] | None:
-        """Living runs that must end before this one may work, first one first; empty: its turn. None: it has no ticket."""
+        """Living runs of which so many must end before this one may work, first one first; empty: its turn. None: it has no ticket."""
         tickets = self._tickets()
         mine = next((ticket for ticket in tickets if ticket.run_id == run_id), None)
         if mine is None:
             return None
-        return [ticket.run_id for ticket in tickets if ticket < mine and ticket.conflicts(mine) and is_alive(self._root / ticket.run_id)]
+        before = [ticket.run_id for ticket in tickets if ticket < mine and ticket.conflicts(mine) and is_alive(self._root / ticket.run_id)]
+        return before[settings.jobs_per_device() - 1 :]
 
     def _tickets(self) -> list[Ticket]:
         try:

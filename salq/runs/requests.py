@@ -86,6 +86,7 @@ class CalibrateRequest(_Request):
         if isinstance(value, BaseModel):
             return value.model_dump(mode="json")
         if isinstance(value, dict) and all(isinstance(value.get(part), kind) for part, kind in (("name", str), ("spec", dict))):
+            QuantSpec.model_validate(value["spec"])  # lists show it, and must not fail over a damaged request
             return value
         raise ValueError("a recipe is an object with at least a name and a spec")
 

@@ -1,6 +1,7 @@
 """The run store: one folder per run, plain files, readable at any moment by any process.
 
 runs/<id>/request.json      what was asked for; immutable
+          request.copy.json the same again, read when the first is damaged: without it finished blocks could not be used
           environment.json  versions, device, threads of the last start
           inputs.json       hashes of the model and the texts: a resumed run goes on with the same ones
           events.jsonl      append-only (`log`)
@@ -10,6 +11,8 @@ runs/<id>/request.json      what was asked for; immutable
           worker.log        what the worker process printed
           alive.lock        held while a process works on the run (`alive`); holder.json says which
           cancel            present when a stop was asked for
+          pinned            present when the quota must leave the run alone
+          expected.json     seconds that it was expected to take before it started, where somebody has estimated them
 Status is derived from these files and the lock, never stored. Ids are generated; every path is resolved under the root.
 """
 
@@ -19,10 +22,9 @@ import secrets
 import shutil
 import signal
 import time
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from salq.core import events as ev
 from salq.core.errors import ConfigError, StoreError, UnknownNameError
@@ -30,45 +32,20 @@ from salq.core.files import as_resource_error, read_json, write_json
 from salq.core.progress import Progress
 from salq.runs import log
 from salq.runs.alive import Alive, Role, holder, is_alive
+from salq.runs.info import ACTIVE, AnyRequest, RunInfo, Status
 from salq.runs.queue import Queue
-from salq.runs.requests import CalibrateRequest, ExploreRequest, parse
+from salq.runs.requests import CalibrateRequest, parse
 
 if TYPE_CHECKING:
     from salq.calibration.store import DirectoryBlocks
     from salq.packing.files import Origin
 
-Status = Literal["created", "queued", "running", "done", "failed", "cancelled", "interrupted", "unreadable"]
-AnyRequest = CalibrateRequest | ExploreRequest
-ACTIVE: tuple[Status, ...] = ("queued", "running")
 _ID = re.compile(r"^[0-9]{8}-[0-9]{6}-[0-9a-f]{4}$")
-_EVENTS, _REQUEST, _METRICS, _CANCEL = "events.jsonl", "request.json", "metrics.json", "cancel"
+__all__ = ["ACTIVE", "DISTILLED", "AnyRequest", "RunInfo", "RunStore", "Status"]
+_EVENTS, _REQUEST, _METRICS, _CANCEL, _PIN, _EXPECTED = "events.jsonl", "request.json", "metrics.json", "cancel", "pinned", "expected.json"
+_COPY = "request.copy.json"
+_UNREADABLE = (OSError, ValueError, TypeError, ConfigError, RecursionError)
 DISTILLED = "distilled"
-
-
-@dataclass(frozen=True)
-class RunInfo:
-    """A run as a list shows it. `progress` has no step-by-step curves (`RunStore.follow` has); `position` counts the runs ahead in the queue."""
-
-    id: str
-    title: str
-    kind: str
-    status: Status
-    created: float
-    request: AnyRequest | None
-    progress: Progress
-    metrics: dict[str, Any] = field(default_factory=dict)
-    position: int | None = None
-    problem: str = ""
-
-    @property
-    def is_active(self) -> bool:
-        """Whether a process works on it or waits to."""
-        return self.status in ACTIVE
-
-    @property
-    def can_resume(self) -> bool:
-        """Whether starting it again would do something."""
-        return self.status in {"created", "failed", "cancelled", "interrupted"}
 
 
 class RunStore:
@@ -90,7 +67,8 @@ class RunStore:
         except OSError as error:
             raise as_resource_error(error, self.root) from error
         try:
-            write_json(draft / _REQUEST, request.to_json())
+            for name in (_REQUEST, _COPY):
+                write_json(draft / name, request.to_json())
             draft.rename(self.root / run_id)  # a reader sees the run with its request or not at all
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
@@ -99,13 +77,13 @@ class RunStore:
 
     def folder(self, run_id: str) -> Path:
         """Folder of a run. Raises UnknownNameError for an id that is not well-formed or does not exist."""
-        if not _ID.match(run_id) or not (self.root / run_id).is_dir():
+        if not _ID.fullmatch(run_id) or not (self.root / run_id).is_dir():
             raise UnknownNameError(f"Run {run_id!r} does not exist; `python -m salq runs list` shows those that do.")
         return self.root / run_id
 
     def resolve(self, text: str) -> str:
         """Id of the run that a person means: an id, the beginning or end of one, or a title; the newest when a title was used twice."""
-        if _ID.match(text):
+        if _ID.fullmatch(text):
             return self.folder(text).name
         ids = self.ids()
         found = [run_id for run_id in ids if text and (run_id.startswith(text) or run_id.endswith(f"-{text}"))]
@@ -117,17 +95,20 @@ class RunStore:
     def ids(self) -> list[str]:
         """Ids of all runs, newest first."""
         try:
-            return sorted((path.name for path in self.root.iterdir() if _ID.match(path.name)), reverse=True)
+            return sorted((path.name for path in self.root.iterdir() if _ID.fullmatch(path.name)), reverse=True)
         except OSError:
             return []
 
     def request(self, run_id: str) -> AnyRequest:
         """What was asked for. Raises StoreError when the file is damaged or from another version of salq."""
-        path = self.folder(run_id) / _REQUEST
+        folder = self.folder(run_id)
         try:
-            return parse(read_json(path))
-        except (OSError, ValueError, TypeError, ConfigError) as error:
-            raise StoreError(f"The request of run {run_id} cannot be read ({error}); delete the run or start it anew.") from error
+            return _request_in(folder / _REQUEST)
+        except _UNREADABLE as error:
+            try:
+                return _request_in(folder / _COPY)
+            except _UNREADABLE:
+                raise StoreError(f"The request of run {run_id} cannot be read ({error}); delete the run or start it anew.") from error
 
     def get(self, run_id: str) -> RunInfo:
         """The run as it is now."""
@@ -149,8 +130,23 @@ class RunStore:
             progress=progress,
             metrics=self.metrics(run_id),
             position=len(ahead) if status == "queued" and ahead is not None else None,
+            wait=self._wait(ahead) if status == "queued" and ahead else None,
+            news_at=self._news_at(run_id),
+            pinned=(self.root / run_id / _PIN).exists(),
             problem=problem or progress.message,
         )
+
+    def expect(self, run_id: str, seconds: float) -> None:
+        """Keep how long the run is expected to take, for those that wait behind it. Raises ResourceError when the disk refuses."""
+        write_json(self.folder(run_id) / _EXPECTED, {"seconds": seconds})
+
+    def pin(self, run_id: str, *, pinned: bool) -> None:
+        """Protect a run from the quota, or no longer. Raises ResourceError when the disk refuses."""
+        path = self.folder(run_id) / _PIN
+        try:
+            path.touch() if pinned else path.unlink(missing_ok=True)
+        except OSError as error:
+            raise as_resource_error(error, path) from error
 
     def events(self, run_id: str, since: int = 0) -> "list[ev.Event]":
         """Events of a run from number `since` on; a torn end is left out."""
@@ -265,6 +261,27 @@ class RunStore:
             return "running"
         return "queued" if self.is_alive(run_id) else "created"
 
+    def _wait(self, ahead: "list[str]") -> float | None:
+        """Seconds that the runs ahead still take, one after the other; None when one of them does not say."""
+        left = [self._left(run_id) for run_id in ahead]
+        return sum(seconds for seconds in left if seconds is not None) if None not in left else None
+
+    def _left(self, run_id: str) -> float | None:
+        progress = self._progress(run_id)
+        if progress.eta is not None:
+            return max(0.0, progress.eta)
+        try:
+            expected = float(read_json(self.root / run_id / _EXPECTED)["seconds"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return expected * (1 - progress.fraction) if 0 <= expected < float("inf") else None
+
+    def _news_at(self, run_id: str) -> float | None:
+        try:
+            return (self.root / run_id / _EVENTS).stat().st_mtime
+        except OSError:
+            return None
+
     def _progress(self, run_id: str) -> Progress:
         """Fold without steps, kept until the log changes."""
         path = self.folder(run_id) / _EVENTS
@@ -294,6 +311,10 @@ class RunStore:
             except UnknownNameError:  # deleted meanwhile
                 continue
         return found
+
+
+def _request_in(path: Path) -> AnyRequest:
+    return parse(read_json(path))
 
 
 def _created(run_id: str) -> float:

@@ -4,6 +4,7 @@ Imported when a run's turn has come: torch and the model's room come with it.
 """
 
 import dataclasses
+import shutil
 import time
 from collections.abc import Generator, Iterator
 from typing import Any, TypeVar
@@ -102,8 +103,12 @@ def _distill(store: RunStore, run_id: str, request: CalibrateRequest, loaded: _L
     """The end-to-end pass, when the recipe has one and it is not over: its blocks appear all at once, under another name than the finished ones."""
     config, text, blocks = request.recipe.distillation, loaded.inputs.calibration, store.blocks(run_id)
     folder = store.folder(run_id)
-    if config is None or (folder / DISTILLED).is_dir():
+    if config is None:
         return
+    if (folder / DISTILLED).is_dir():
+        if not drop_damaged(store.result(run_id)) and len(store.result(run_id).indices()) == len(blocks.indices()):
+            return
+        shutil.rmtree(folder / DISTILLED)  # its blocks were learned together, so they are made together again
     assert text is not None  # the recipe reads text
     tokens = sample_windows(text, loaded.model.tokenizer, config.n_samples, config.seq_len, request.seed)
     finished = {index: blocks.load(index) for index in blocks.indices()}

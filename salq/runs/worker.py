@@ -7,6 +7,7 @@ worker.log, takes SIGTERM as cancel, gives way to the page (a lower priority), a
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,22 +18,28 @@ from types import FrameType
 from salq.core import events as ev
 from salq.core import settings
 from salq.core.errors import SalqError, StoreError
+from salq.core.redact import redacted
 from salq.runs.execute import execute
+from salq.runs.repeat import is_whole
 from salq.runs.store import RunStore
 
 LOG = "worker.log"
 NICENESS = 5
 START_SECONDS = 60.0
+STOP_SECONDS = 4.0
+"""How long a worker that was told to stop may take to say goodbye, before it ends without."""
+LOG_TAIL = 65_536
+"""Bytes of a log's end that are read to show its last lines."""
 _QUIET = (ev.StepDone, ev.PhaseStep)
 
 
 def start(store: RunStore, run_id: str) -> bool:
     """Start or resume a run in a worker process and return when the worker has claimed it.
 
-    False when there is nothing to start: it is being worked on, or it is done. Raises StoreError when the worker does not come up.
+    False when there is nothing to start: it is being worked on, or is done and has lost nothing. Raises StoreError: the worker does not come up.
     """
     store.request(run_id)  # a damaged request is told here, not in a log
-    if store.is_alive(run_id) or store.get(run_id).status == "done":
+    if store.is_alive(run_id) or is_whole(store, run_id):
         return False
     store.clear_cancel(run_id)
     path = store.folder(run_id) / LOG
@@ -54,17 +61,25 @@ def start(store: RunStore, run_id: str) -> bool:
 
 def last_line(path: Path) -> str:
     """Last line of a log that says something, cut to a sentence's length."""
+    return next(reversed(last_lines(path, 1)), "").strip()
+
+
+def last_lines(path: Path, most: int = 20) -> list[str]:
+    """The last lines of a log that say something, oldest first, each cut to a sentence's length and without secrets."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LOG_TAIL))
+            text = file.read().decode("utf-8", errors="replace")
     except OSError:
-        return ""
-    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
+        return []
+    return [redacted(line.rstrip())[:300] for line in text.splitlines() if line.strip()][-most:]
 
 
 def main(arguments: list[str]) -> int:
     """Entry point of the worker process: ROOT RUN_ID. Exit code 0 also for a run that failed or was cancelled: the log of events says so."""
     root, run_id = arguments
     signal.signal(signal.SIGTERM, _stop_once)
+    _end_in_any_case()
     if hasattr(os, "nice"):
         os.nice(NICENESS)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
@@ -78,6 +93,27 @@ def main(arguments: list[str]) -> int:
         logger.error("%s", error)  # noqa: TRY400 - one sentence; the traceback would say nothing more
         return 2
     return 0
+
+
+def _end_in_any_case() -> None:
+    """After SIGTERM the process ends within a few seconds even when it is inside one long operation, which no handler of Python's interrupts.
+
+    Its blocks are written under another name and renamed, so an end at any moment loses none; the wish to stop says that it was cancelled.
+    """
+    if not hasattr(signal, "set_wakeup_fd") or threading.current_thread() is not threading.main_thread():
+        return
+    told, tell = socket.socketpair()
+    tell.setblocking(False)
+    signal.set_wakeup_fd(tell.fileno(), warn_on_full_buffer=False)
+
+    def watch() -> None:
+        while (number := told.recv(1)) and number[0] != signal.SIGTERM:
+            continue
+        time.sleep(STOP_SECONDS)
+        tell.close()
+        os._exit(0)
+
+    threading.Thread(target=watch, name="end-in-any-case", daemon=True).start()
 
 
 def _stop_once(_signal: int, _frame: FrameType | None) -> None:

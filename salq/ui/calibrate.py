@@ -25,7 +25,8 @@ from salq.ui.calibrate_actions import (
 )
 from salq.ui.context import Choices, UiContext, as_gr_error
 from salq.ui.explore import plot_data
-from salq.ui.html import facts, lede, note, progress_bar, reading, section
+from salq.ui.html import duration, facts, lede, note, progress_bar, reading, section
+from salq.ui.run_papers import TROUBLED, papers_html
 from salq.ui.run_view import (
     TABLE_HEADER,
     RunView,
@@ -101,6 +102,8 @@ class _Panel:
     table: gr.Dataframe
     log_fold: gr.Accordion
     log: gr.HTML
+    papers_fold: gr.Accordion
+    papers: gr.HTML
     seen: gr.State
     """What this visitor's page shows already: {"run", "loss", "errors"}; equal parts are not sent again."""
 
@@ -109,7 +112,7 @@ class _Panel:
         """In the order of `_updates`."""
         return [
             self.headline, self.cancel, self.resume, self.results, self.block, self.loss, self.errors, self.table_fold, self.table,
-            self.log_fold, self.log, self.seen,
+            self.log_fold, self.log, self.papers_fold, self.papers, self.seen,
         ]  # fmt: skip
 
 
@@ -199,8 +202,10 @@ def _build_panel(ctx: UiContext) -> _Panel:
         table = gr.Dataframe(headers=TABLE_HEADER, interactive=False, show_label=False, elem_id="calibrate-table", max_height=320)
     with gr.Accordion("Last events", open=True, visible=False, elem_id="calibrate-log-fold") as log_fold:
         log = gr.HTML("", elem_id="calibrate-log")
+    with gr.Accordion("To repeat this run", open=False, visible=False, elem_id="calibrate-papers-fold") as papers_fold:
+        papers = gr.HTML("", elem_id="calibrate-papers")
     return _Panel(
-        headline, cancel, again, results, block, loss, errors, table_fold, table, log_fold, log, gr.State({})
+        headline, cancel, again, results, block, loss, errors, table_fold, table, log_fold, log, papers_fold, papers, gr.State({})
     )  # fmt: skip
 
 
@@ -256,7 +261,7 @@ def _wire_run(ctx: UiContext, form: _FormParts, panel: _Panel) -> None:
             view = watcher.view(run_id) if run_id else None
         except SalqError:
             view = None
-        return _nothing(model, bits) if view is None else _updates(view, block, seen)
+        return _nothing(model, bits) if view is None else _updates(view, block, seen, lambda: _papers(ctx, view))
 
     watched = [ctx.run_id, panel.block, panel.seen, ctx.sidebar.model, ctx.sidebar.bits]
     started = form.start.click(begin, [ctx.run_id, *form.inputs, *ctx.sidebar.inputs], ctx.run_id, api_visibility="private", concurrency_limit=4)
@@ -303,13 +308,17 @@ def _idle_html(model: str, bits: int) -> str:
 
 
 def _nothing(model: str, bits: int) -> Updates:
-    hidden = [gr.skip(), gr.skip(), gr.Accordion(visible=False), gr.skip(), gr.Accordion(visible=False), ""]
+    folds = [gr.Accordion(visible=False), gr.skip(), gr.Accordion(visible=False), "", gr.Accordion(visible=False), ""]
     buttons = [gr.Button(visible=False), gr.Button(visible=False)]
     plots = [gr.Dropdown(visible=False), gr.Plot(visible=False), gr.Plot(visible=False)]
-    return [_idle_html(model, bits), *buttons, "", *plots, *hidden[2:], {}]
+    return [_idle_html(model, bits), *buttons, "", *plots, *folds, {}]
 
 
-def _updates(view: RunView, block: Any, seen: dict[str, Any]) -> Updates:
+def _papers(ctx: UiContext, view: RunView) -> str:
+    return papers_html(ctx.store, view.info.id, status=view.info.status, public=ctx.public)
+
+
+def _updates(view: RunView, block: Any, seen: dict[str, Any], papers: Callable[[], str]) -> Updates:
     """What changed since the page last heard of this run; in the order of `_Panel.outputs`."""
     chosen = block if isinstance(block, int) and block in view.blocks else None
     now = view.stamps(chosen)
@@ -331,6 +340,8 @@ def _updates(view: RunView, block: Any, seen: dict[str, Any]) -> Updates:
         when("errors", lambda: errors_table(view)),
         when("log", lambda: gr.Accordion(visible=bool(view.log))),
         when("log", lambda: _log_html(view.log)),
+        when("state", lambda: gr.Accordion(visible=True, open=True) if view.info.status in TROUBLED else gr.Accordion(visible=True)),
+        when("state", papers),
         now,
     ]
 
@@ -342,9 +353,11 @@ def _plot(figure: str | None) -> Any:
 def _headline_html(view: RunView) -> str:
     info = view.info
     if info.status == "running":
-        return progress_bar(view.headline, view.progress)
+        silent = f"It gave {info.silence_words}; if it hangs, Cancel ends it and Resume goes on from its finished blocks."
+        return progress_bar(view.headline, view.progress) + (reading(silent, problem=True) if info.silence is not None else "")
     if info.status == "queued":
-        return reading(f"{view.headline}: {info.position or 0} other run(s) are before it.")
+        starts = "" if info.wait is None else f" It starts in about {duration(info.wait)}."
+        return reading(f"{view.headline}: {info.position or 0} other run(s) are before it.{starts}")
     if info.status == "cancelled":
         return reading(f"{info.title}: {info.problem[:1].lower()}{info.problem[1:]}")
     problem = f" {info.problem}" if info.problem else ""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salq.core.errors import ConfigError, SalqError
+from salq.core.files import path_of
 from salq.models.catalogue import CATALOGUE
 from salq.runs.limits import Limits
 from salq.runs.requests import CalibrateRequest, parse
@@ -184,7 +185,7 @@ def plan_view(form: Form, choices: Choices, limits: Limits, root: Path) -> PlanV
 
 def is_at_hand(model: str) -> bool:
     """Whether shapes are known without a download."""
-    return model in CATALOGUE or Path(model).expanduser().is_dir()
+    return model in CATALOGUE or path_of(model).is_dir()
 
 
 def start(store: RunStore, form: Form, choices: Choices, limits: Limits, *, current: str, public: bool) -> str:
@@ -192,13 +193,18 @@ def start(store: RunStore, form: Form, choices: Choices, limits: Limits, *, curr
     request = request_of(form, choices, limits)
     if public and _is_active(store, current):
         raise ConfigError("Your calibration is still running on this shared host; wait for it or cancel it first.")
+    seconds = None
     if is_at_hand(choices.model):
         from salq.runs.plan import check_room, plan
 
-        check_room(plan(request), choices.model, store.root)
+        planned = plan(request)
+        check_room(planned, choices.model, store.root)
+        seconds = planned.estimate.total_seconds
     from salq.runs import worker
 
     run_id = store.create(request)
+    if seconds is not None:
+        store.expect(run_id, seconds)
     worker.start(store, run_id)
     return run_id
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from salq.core.errors import ConfigError, SalqError
+from salq.core.files import path_of
 from salq.core.settings import is_public_host
 from salq.figures import METRICS, MapPanel, grid_heatmap, matrix_maps, payload
 from salq.figures.style import ERROR_SCALE, PRODUCT_SCALE, SALIENCY_SCALE
@@ -167,7 +168,7 @@ def _folder_of(model: str) -> Path | None:
     """The folder of a model that is not in the catalogue, when it is on this machine; never looked for on a public host."""
     if is_public_host():
         return None
-    folder = Path(model).expanduser()
+    folder = path_of(model)
     if folder.is_dir():
         return folder
     return downloaded(model) if HUB_ID.fullmatch(model) else None
@@ -193,7 +194,7 @@ def selection_of(block: Any, matrix: Any, n_blocks: int) -> dict[str, Any] | Non
     """
     try:
         number = int(block)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     names = {name: name for name in LINEARS} | {name.rsplit(".", 1)[-1]: name for name in LINEARS}
     chosen = names.get(matrix) if isinstance(matrix, str) else None

@@ -49,7 +49,7 @@ def work_bar(label: str, done: int, of: int) -> str:
 
 def duration(seconds: float | None) -> str:
     """Seconds for people: `8 s`, `3 min`, `2.5 h`."""
-    if seconds is None:
+    if not isinstance(seconds, int | float):  # None, or what a damaged file says
         return "unknown"
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -1,19 +1,25 @@
 """The page: header, sidebar, five tabs, and what happens when it is opened. `app.py` and the browser tests call `launch`."""
 
+import hmac
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from gradio.route_utils import FnIndexInferError
 
 from salq.core import settings
 from salq.runs.kept import kept_maps
 from salq.ui import calibrate, compare, explore, learn, runs_tab, words
 from salq.ui.bridge import plot_bridge
 from salq.ui.context import UiContext
+from salq.ui.gate import Gate
+from salq.ui.guard import GuardedBlocks
 from salq.ui.html import reading
 from salq.ui.links import TABS, read_link
 from salq.ui.sidebar import build_sidebar, describe_place
 from salq.ui.status import LIVELY_SECONDS, chip, seconds_to_next_look
 from salq.ui.theme import CSS, MARK, theme
+from salq.ui.visitors import SharedStore
 
 if TYPE_CHECKING:
     from salq.runs.store import RunStore
@@ -30,7 +36,9 @@ def build_page(store: "RunStore", *, default_model: str | None = None) -> gr.Blo
     public = settings.is_public_host()
     model = default_model or DEFAULT_MODEL
     first = first_selection(model)
-    with gr.Blocks(title=words.TITLE, analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
+    if public:
+        store = SharedStore(store.root)
+    with GuardedBlocks(title=words.TITLE, analytics_enabled=False, delete_cache=(3600, 86400), fill_width=True) as page:
         sidebar = build_sidebar(model, Limits.here())
         with gr.Row(elem_id="header"):
             gr.HTML(_brand(), elem_id="brand")
@@ -72,8 +80,8 @@ def _wire(page: gr.Blocks, ctx: UiContext, notice: gr.HTML) -> None:
             chip(ctx.store, link.run or run),
         ]
 
-    def place(device: str, text: str) -> list[Any]:
-        return describe_place(device, text, ctx.limits)
+    def place(device: str | None, text: str | None) -> list[Any]:
+        return describe_place(str(device or "auto"), str(text or "auto"), ctx.limits)
 
     opened = page.load(open_page, [ctx.run_id], [side.model, side.bits, ctx.selection, ctx.run_id, ctx.tabs, notice, ctx.chip], **QUIET)
     for hook in ctx.load_hooks:
@@ -97,7 +105,10 @@ def launch(*, default_model: str | None = None, **options: Any) -> Any:
     page = build_page(RunStore(settings.runs_dir()), default_model=default_model)
     page.queue(max_size=64, default_concurrency_limit=8)
     public = settings.is_public_host()
+    secret = settings.password()
     return page.launch(
+        auth=None if secret is None else _knows(secret),
+        auth_message=None if secret is None else words.PASSWORD,
         theme=theme(),
         css_paths=[CSS],
         favicon_path=MARK,
@@ -108,9 +119,19 @@ def launch(*, default_model: str | None = None, **options: Any) -> Any:
         max_file_size="2mb",
         footer_links=["api", "gradio", "settings"],
         blocked_paths=[str(settings.home())],
+        app_kwargs={"middleware": [(Gate, ((FnIndexInferError,),), {})]},
         **({} if public else {"share": False}),
         **options,
     )
+
+
+def _knows(secret: str) -> Callable[[str, str], bool]:
+    """Whether somebody may open the page: any name, and the password of this server."""
+
+    def allowed(_name: str, said: str) -> bool:
+        return hmac.compare_digest(said.encode(), secret.encode())
+
+    return allowed
 
 
 def _brand() -> str:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Facts = list[tuple[str, str, str]]
 POINTS_PER_DRAWING = 40
+MAX_BLOCKS = 1000
+"""No LLaMA has more; a damaged log may say so."""
 TABLE_HEADER = ["block", "output error", "mean weight error", "first loss", "last loss", "terms before the first step"]
 
 
@@ -131,6 +133,7 @@ class Watcher:
             stamp = (
                 f"{run_id} {info.status} {info.position} {progress.last_at} {progress.blocks_done} {progress.block} {points} {progress.fraction:.4f}"
             )
+            stamp += f" {round(info.wait or 0, -1)} {info.silence_words}"
             is_stopping = info.is_active and self._store.is_cancel_requested(run_id)
             return RunView(info, progress, list(lines), is_stopping, f"{stamp} {is_stopping}")
 
@@ -163,7 +166,12 @@ def _snapshot(progress: Progress) -> Progress:
 def words_of(event: ev.Event) -> str:
     """One line of the log; '' for events that happen too often to be told."""
     words = _words(event)
-    return f"{time.strftime('%H:%M:%S', time.localtime(event.at))}  {words}" if words and event.at is not None else words
+    if not words or event.at is None:
+        return words
+    try:
+        return f"{time.strftime('%H:%M:%S', time.localtime(event.at))}  {words}"
+    except (OverflowError, ValueError, OSError):  # a clock that cannot be
+        return words
 
 
 def _words(event: ev.Event) -> str:
@@ -202,7 +210,7 @@ def errors_figure(view: RunView) -> str | None:
     if not progress.output_errors:
         return None
     recipe = view.info.request.method if isinstance(view.info.request, CalibrateRequest) else ""
-    n_blocks = max(progress.n_blocks, len(progress.output_errors))
+    n_blocks = max(min(progress.n_blocks, MAX_BLOCKS), len(progress.output_errors))
     output = [progress.output_errors.get(block) for block in range(n_blocks)]
     weights = [_mean(progress.weight_errors.get(block, {}).values()) for block in range(n_blocks)]
     return payload(depth_errors(output, weights, recipe), "salq-block-errors")

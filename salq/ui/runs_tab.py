@@ -53,7 +53,7 @@ def build(ctx: UiContext) -> None:
 
     def pick_row(event: gr.SelectData) -> Any:
         ids = ctx.store.ids()
-        row = event.index[0] if isinstance(event.index, list | tuple) else event.index
+        row = event.index[0] if isinstance(event.index, list | tuple) and event.index else event.index
         return ids[row] if isinstance(row, int) and 0 <= row < len(ids) else gr.skip()
 
     def pick_point(event: gr.EventData) -> Any:

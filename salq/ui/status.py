@@ -44,9 +44,11 @@ def _words(info: RunInfo) -> str:
     progress = info.progress
     if info.status == "running":
         left = f", {duration(progress.eta)} left" if progress.eta is not None else ""
+        left = f", {info.silence_words}" if info.silence is not None else left
         return f"{info.title}: {progress.phase or 'starting'} {progress.fraction:.0%}{left}"
     if info.status == "queued":
-        return f"{info.title}: waiting for {info.position or 0} other run(s)"
+        starts = "" if info.wait is None else f", about {duration(info.wait)}"
+        return f"{info.title}: waiting for {info.position or 0} other run(s){starts}"
     if info.status == "done" and (value := info.metrics.get("perplexity")) is not None:
         return f"{info.title}: done, perplexity {number(value)}"
     return f"{info.title}: {info.status}"

@@ -120,6 +120,10 @@ def test_rerun_compare_and_delete(salq: Salq, calibrated: dict[str, Any]) -> Non
     again = report(salq("runs", "rerun", calibrated["run"], "--json"))
     assert again["run"] != calibrated["run"]
     assert (again["perplexity"], again["kl"]) == (calibrated["perplexity"], calibrated["kl"])
+    assert (again["rerun_of"], again["same_codes"]) == (calibrated["run"], True)
+    shown = report(salq("runs", "show", again["run"], "--json"))
+    assert shown["codes_sha256"] == again["codes_sha256"]
+    assert {"run": calibrated["run"], "same_codes": True, "differences": []} in shown["same_request"]
     compared = report(salq("compare", calibrated["run"], again["run"], "--json"))
     assert compared["difference"]["perplexity"] == 0
     assert compared["paired_nll"] == {"difference": 0.0, "standard_error": 0.0, "windows": 2}

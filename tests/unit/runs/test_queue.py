@@ -54,3 +54,18 @@ def test_devices_do_not_wait_for_each_other_but_auto_does(root: Path) -> None:
     assert queue.ahead(IDS[3]) == IDS[:3]
     for alive in held:
         alive.release()
+
+
+def test_several_jobs_at_a_time_when_the_setting_says_so(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SALQ_JOBS", "2")
+    held = [enter(root, run_id) for run_id in IDS]
+    queue = Queue(root)
+    assert [queue.ahead(run_id) for run_id in IDS] == [[], [], IDS[1:2], IDS[1:3]]
+    queue.leave(IDS[0])
+    held[0].release()
+    assert queue.ahead(IDS[2]) == []
+    for value in ("0", "-3", "many", ""):
+        monkeypatch.setenv("SALQ_JOBS", value)
+        assert queue.ahead(IDS[2]) == [IDS[1]]
+    for alive in held[1:]:
+        alive.release()

@@ -1,8 +1,10 @@
 """The run store: create, list, status from files and lock, cancel, delete; nothing outside its root."""
 
+import os
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -146,6 +148,8 @@ def test_resolving_what_people_type(store: RunStore) -> None:
 def test_a_damaged_request_is_listed_as_unreadable(store: RunStore, request_: CalibrateRequest, content: str) -> None:
     run_id = store.create(request_)
     (store.folder(run_id) / "request.json").write_text(content)
+    assert store.get(run_id).request == request_  # its copy is read
+    (store.folder(run_id) / "request.copy.json").write_text(content)
     info = store.list()[0]
     assert (info.status, info.request, info.title) == ("unreadable", None, run_id)
     assert "cannot be read" in info.problem
@@ -172,3 +176,34 @@ def test_same_request_same_key_under_any_title(request_: CalibrateRequest) -> No
     assert request_.key() != request_.model_copy(update={"seed": 1}).key()
     explore = ExploreRequest(model="m", specs=(QuantSpec(bits=2),))
     assert explore.shown_title == "explore w2g64 m"
+
+
+def test_a_waiting_run_says_when_it_starts(store: RunStore, request_: CalibrateRequest) -> None:
+    first, second, third = (store.create(request_) for _ in range(3))
+    held = [store.take(run_id, "foreground") for run_id in (first, second, third)]
+    for run_id in (first, second, third):
+        store.queue.enter(run_id, "cpu")
+    assert (store.get(third).position, store.get(third).wait) == (2, None)  # nobody has estimated anything
+    store.expect(second, 100.0)
+    for event in (ev.RunStarted(first, at=1000.0), ev.PhaseStarted("x", of=4, at=1000.0), ev.PhaseStep("x", 1, at=1030.0)):
+        store.append(first, event)
+    assert store.get(second).wait == pytest.approx(90.0)
+    assert store.get(third).wait == pytest.approx(190.0)
+    for alive in held:
+        alive.release()
+
+
+def test_a_run_without_news_is_told_and_not_ended(store: RunStore, request_: CalibrateRequest) -> None:
+    run_id = store.create(request_)
+    alive = store.take(run_id, "foreground")
+    store.queue.enter(run_id, "cpu")
+    store.append(run_id, ev.RunStarted(run_id))
+    assert (store.get(run_id).status, store.get(run_id).silence_words) == ("running", "")
+    path, now = store.folder(run_id) / "events.jsonl", time.time()
+    os.utime(path, (now - 1000, now - 1000))
+    assert store.get(run_id).silence_words == "no news for 17 min"
+    os.utime(path, (now + 1e6, now + 1e6))  # the clock was set back
+    assert store.get(run_id).silence is None
+    alive.release()
+    os.utime(path, (now - 1000, now - 1000))
+    assert (store.get(run_id).status, store.get(run_id).silence_words) == ("interrupted", "")

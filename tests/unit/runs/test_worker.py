@@ -2,13 +2,17 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psutil
 import pytest
 
 from salq.core import events as ev
+from salq.core import settings
 from salq.core.errors import StoreError
 from salq.runs.alive import holder
 from salq.runs.execute import execute
@@ -58,7 +62,12 @@ def test_cancel_kill_and_resume_give_the_same_codes(store: RunStore, make_reques
     assert store.get(run_id).status == "running"
     with pytest.raises(StoreError, match="still running"):
         store.delete(run_id)
+    worker = holder(store.folder(run_id))
+    assert worker is not None
+    process = psutil.Process(worker.pid)
+    assert process.memory_info().rss > 50e6
     store.cancel(run_id)
+    process.wait(60)  # its memory is back; benchmarks/results/reliability.json has the seconds of a quiet machine
     wait_for(lambda: not store.is_alive(run_id))
     assert store.get(run_id).status == "cancelled"
 
@@ -93,7 +102,8 @@ def test_the_second_run_waits_its_turn_and_can_be_cancelled_there(store: RunStor
 
 def test_a_damaged_request_is_refused_at_once(store: RunStore, make_request: MakeRequest) -> None:
     run_id = store.create(make_request("rtn"))
-    (store.folder(run_id) / "request.json").write_text("{")
+    for path in store.folder(run_id).glob("request*.json"):
+        path.write_text("{")
     with pytest.raises(StoreError, match="cannot be read"):
         start(store, run_id)
 
@@ -103,3 +113,26 @@ def test_last_line(store: RunStore, make_request: MakeRequest) -> None:
     assert last_line(path) == ""
     path.write_bytes(b"first\nlast \xff words\n\n")
     assert last_line(path) == "last \ufffd words"
+
+
+STUCK = """
+import signal, sys, threading, time
+from salq.runs import worker
+
+worker.STOP_SECONDS = 0.5
+signal.signal(signal.SIGTERM, worker._stop_once)
+worker._end_in_any_case()
+print("ready", flush=True)
+import hashlib
+hashlib.pbkdf2_hmac("sha256", b"long", b"operation", 2_000_000_000)
+"""
+
+
+def test_a_worker_inside_one_long_operation_ends_too() -> None:
+    """Handlers of Python's run between two of its operations only, and the product of two large matrices is one."""
+    process = subprocess.Popen([sys.executable, "-c", STUCK], cwd=settings.ROOT, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    process.stdout.close()
