@@ -46,8 +46,8 @@ def finish(runs: RunStore, shared: Path, tiny_folder: Path) -> Finish:
     def run(recipe: str, bits: int = 2, title: str = "", windows: int = 8) -> str:
         settings = {} if recipe == "rtn" else {**SMALL, "epochs": 6}
         request = CalibrateRequest(
-            recipe=recipes.get(recipe, bits=bits, group_size=32, overrides=settings), model=str(tiny_folder), text=str(text), device="cpu", title=title,
-            evaluation={"text": str(text), "windows": windows, "window": 32},
+            recipe=recipes.get(recipe, bits=bits, group_size=32, overrides=settings), model=str(tiny_folder), text=str(text), device="cpu",
+            title=title, evaluation={"text": str(text), "windows": windows, "window": 32},
         )  # fmt: skip
         key = f"{request.key()} {title}"
         if key not in known:
@@ -142,12 +142,15 @@ def test_few_windows_and_broken_losses_get_no_verdict(runs: RunStore, finish: Fi
     json.dumps(document(broken), allow_nan=False)
 
 
+LOSS = Interval(-0.01, -0.02, 0.0)
+
+
 def test_the_sentence_follows_the_interval() -> None:
     """Every case of the sentence, on intervals written by hand."""
     tokens = {"per_window": {"tokens": [1.0] * 8}}
     a, b = (Subject(title, f"20260101-000000-000{number}", "m", tokens) for number, title in enumerate(("ApiQ", "SAPR")))
 
-    def said(kl: Interval, nll: Interval = Interval(-0.01, -0.02, 0.0), blocks: Blocks | None = None) -> str:
+    def said(kl: Interval, nll: Interval = LOSS, blocks: Blocks | None = None) -> str:
         agrees = Interval(0.0, -0.1, 0.1)
         means = {"kl": kl.value, "nll": nll.value, "agrees": 0.0}
         return sentence(Comparison(a, b, means, {"kl": kl, "nll": nll, "agrees": agrees}, blocks, None, (), None))
