@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ TITLES = ("coarse", "fine")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def runs(served: Served) -> Iterator[dict[str, str]]:
+def runs(served: Served) -> dict[str, str]:
     """Two finished runs of the page's model, by title."""
     from salq import recipes
     from salq.runs.execute import execute
@@ -35,7 +34,7 @@ def runs(served: Served) -> Iterator[dict[str, str]]:
             for _ in execute(served.store, found[title]):
                 pass
             assert served.store.get(found[title]).status == "done"
-    yield found
+    return found
 
 
 def pick(page: Page, picker: str, name: str) -> None:
