@@ -3,14 +3,19 @@
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from salq.cli import options
 from salq.cli.follow import open_store, run_json
 from salq.cli.report import emit, note, number, say, table
 from salq.core.errors import ConfigError
 from salq.core.files import atomic_path
+from salq.runs.limits import Limits
+from salq.runs.requests import CalibrateRequest, Evaluation
 from salq.runs.store import RunStore
+
+if TYPE_CHECKING:
+    from salq.runs.subjects import Subject
 
 ROWS = (
     ("perplexity", "perplexity"),
@@ -33,10 +38,15 @@ def add(commands: options.Commands) -> None:
     """Add the command."""
     parser = options.command(
         commands, "compare", run, "Compare two finished runs, or one with the original or with rounding to nearest.",
-        "The verdict is paired over evaluation windows, so both must have been measured on the same text.",
+        "The verdict is paired over evaluation windows, so both must have been measured on the same text; with --text, --windows or --window "
+        "both are measured anew.",
     )  # fmt: skip
     parser.add_argument("a", metavar="A", help="id, end of an id, or title of a run; or `original`; or `rtn`, the same grid rounded to nearest")
     parser.add_argument("b", metavar="B", help="what is compared with it")
+    parser.add_argument("--text", dest="eval_text", metavar="SOURCE", help="measure both anew on this text: auto, bundled, wikitext2, c4 or a file")
+    parser.add_argument("--windows", type=int, metavar="N", help="measure both anew on N windows")
+    parser.add_argument("--window", type=int, metavar="L", help="measure both anew on windows of L tokens")
+    parser.add_argument("--device", default="auto", help="where they are measured anew: auto, cpu or cuda:N (default auto)")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write the comparison as one HTML file that needs nothing else")
 
 
@@ -44,12 +54,15 @@ def run(args: argparse.Namespace) -> int:
     """Do it."""
     if args.html is not None and args.html.is_dir():
         raise ConfigError(f"{args.html} is a folder; name a file, such as {args.html / 'comparison.html'}.")
-    from salq.runs.comparison import compare  # numpy comes with it
+    from salq.runs.comparison import compared  # numpy comes with it
+    from salq.runs.subjects import pair
     from salq.runs.verdict import document
 
     store = open_store()
-    comparison = compare(store, args.a, args.b)
-    value = document(comparison)
+    a, b = pair(store, args.a, args.b)
+    if any(value is not None for value in (args.eval_text, args.windows, args.window)):
+        a, b = _anew(store, (a, b), args)
+    value = document(compared(store, a, b))
     if args.html is not None:
         _write(args.html, value)
     if args.json:
@@ -63,6 +76,28 @@ def run(args: argparse.Namespace) -> int:
     say(table(["", "A", "B", "B - A"], _rows(value["a"], value["b"])))
     say("\n" + "\n".join(value["remarks"]))
     return 0
+
+
+def _anew(store: RunStore, sides: "tuple[Subject, Subject]", args: argparse.Namespace) -> "tuple[Subject, Subject]":
+    """Both sides measured on what the arguments name; what they leave out is as the first run has it."""
+    from salq.cli.display import Display
+    from salq.runs.remeasure import remeasured
+
+    request = store.request(next(side.run for side in sides if side.run))
+    assert isinstance(request, CalibrateRequest)  # a side is a run of calibrate
+    wanted = {
+        "text": options.placed(args.eval_text) if args.eval_text is not None else request.evaluation.text,
+        "windows": args.windows if args.windows is not None else request.evaluation.windows,
+        "window": args.window if args.window is not None else request.evaluation.window,
+    }
+    limits = Limits.here()
+    try:
+        evaluation = Evaluation(**wanted)
+    except ValueError as error:
+        raise ConfigError(f"{wanted['windows']} windows of {wanted['window']} tokens cannot be evaluated; use at least 1 of at least 8.") from error
+    limits.check_evaluation(evaluation.windows, evaluation.window)
+    limits.check_text(evaluation.text)
+    return Display().watch(remeasured(store, sides, evaluation, args.device))
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:

@@ -116,8 +116,8 @@ def refusal(a: Subject, b: Subject) -> str:
     for one in (a, b):
         if not one.metrics.get("per_window"):
             return (
-                f"Run {one.run or b.run} was finished by an older salq, which kept no sums of single windows; measure it again with "
-                f"`python -m salq runs rerun {one.run or b.run}`."
+                f"Run {one.run or b.run} was finished by an older salq, which kept no sums of single windows; "
+                "`python -m salq compare` measures both anew when it is given --text, --windows or --window."
             )
     if a.model != b.model or _differ(a, b, "model"):
         other = f"{a.model} and {b.model}" if a.model != b.model else f"two different copies of {a.model}"
@@ -125,7 +125,7 @@ def refusal(a: Subject, b: Subject) -> str:
     if any(a.metrics.get(name) != b.metrics.get(name) for name in CONDITIONS) or _differ(a, b, "evaluation"):
         return (
             f"The runs were measured on different text ({measured_on(a.metrics)}; {measured_on(b.metrics)}), so their losses cannot be paired; "
-            "calibrate both with the same --eval-text, --windows and --window."
+            "`python -m salq compare` measures both anew when it is given --text, --windows or --window."
         )
     mine, other = a.metrics.get("perplexity_original"), b.metrics.get("perplexity_original")
     if isinstance(mine, int | float) and isinstance(other, int | float) and abs(mine - other) > SAME_ORIGINAL * abs(mine):

@@ -125,6 +125,11 @@ def test_what_cannot_be_paired_is_refused_in_one_sentence(salq: Salq, calibrated
     kept = json.loads(metrics.read_text())
     metrics.write_text(json.dumps({key: value for key, value in kept.items() if key != "per_window"}))
     assert "kept no sums of single windows" in salq("compare", rounded["run"], "old").stderr
+    again = report(salq("compare", "shorter", "old", "--windows", "8", "--device", "cpu", "--json"))  # measured anew, both alike
+    assert again["b"]["kl"] == pytest.approx(kept["kl"])
+    assert again["conditions"]["windows"] == 8
+    assert again["differences"]["kl"]["value"] == pytest.approx(again["b"]["kl"] - again["a"]["kl"])
+    assert "cannot be evaluated" in salq("compare", "shorter", "old", "--windows", "0").stderr
 
 
 def test_the_noise_floor_is_measured_once_and_printed_ever_after(salq: Salq, calibrated: Callable[..., dict[str, Any]], text: str) -> None:

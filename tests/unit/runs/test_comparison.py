@@ -118,7 +118,7 @@ def test_what_cannot_be_paired_is_one_sentence(runs: RunStore, finish: Finish) -
         (a, replace(b, digests={**b.digests, "model": "0" * 64}), "two different copies"),
         (a, replace(b, digests={**b.digests, "evaluation": "0" * 64}), "different text"),
         (a, replace(b, metrics={**b.metrics, "perplexity_original": 2 * b.metrics["perplexity_original"]}), "same weights"),
-        (a, replace(b, metrics={**b.metrics, "per_window": None}), f"runs rerun {b.run}"),
+        (a, replace(b, metrics={**b.metrics, "per_window": None}), f"{b.run} was finished by an older salq"),
     ]
     for one, other, told in cases:
         with pytest.raises(ConfigError, match=told) as caught:
