@@ -84,7 +84,7 @@ def compared(store: RunStore, a: Subject, b: Subject) -> Comparison:
         differences = {name: mean_difference(sums_a[name], sums_b[name], tokens, widened=True) for name in MEASURED}
     run = b if a.is_original else a
     floor = known_floor(run.model, run.metrics)
-    return Comparison(a, b, means, differences, _blocks(a, b), floor, tuple(_points(store, run)), _conversation(store, run))
+    return Comparison(a, b, means, differences, _blocks(a, b), floor, tuple(_points(store, a, b)), _conversation(store, run))
 
 
 def _sums(side: Subject) -> dict[str, Floats]:
@@ -104,20 +104,23 @@ def _blocks(a: Subject, b: Subject) -> Blocks | None:
     return Blocks(tuple(known_a), tuple(known_b))
 
 
-def _points(store: RunStore, run: Subject) -> list[dict[str, Any]]:
-    """Every finished run of the same model and the whole of it, on the same text: the trade-off that the two are part of."""
-    found = []
+def _points(store: RunStore, a: Subject, b: Subject) -> list[dict[str, Any]]:
+    """The two, and every other finished run of the whole of the same model on the same text: the trade-off that the two are part of."""
+    found = [_point(side) for side in (a, b) if side.run]
     for info in store.list():
         request, metrics = info.request, info.metrics
-        if info.status != "done" or not isinstance(request, CalibrateRequest) or request.short_model != run.model:
+        if info.status != "done" or not isinstance(request, CalibrateRequest) or request.short_model != a.model or info.id in {a.run, b.run}:
             continue
-        if any(metrics.get(name) != run.metrics.get(name) for name in CONDITIONS) or metrics.get("n_blocks") != metrics.get("of_blocks"):
+        if any(metrics.get(name) != a.metrics.get(name) for name in CONDITIONS) or metrics.get("n_blocks") != metrics.get("of_blocks"):
             continue
-        names = ("kl", "kl_se", "perplexity", "perplexity_se", "model_size_mb", "seconds", "peak_memory_gb")
-        found.append(
-            {"run": info.id, "title": info.title, "recipe": request.method, "tag": request.tag, **{name: metrics.get(name) for name in names}}
-        )
+        found.append(_point(Subject(info.title, info.id, a.model, metrics, request.method, request.tag)))
     return found
+
+
+def _point(side: Subject) -> dict[str, Any]:
+    names = ("kl", "kl_se", "perplexity", "perplexity_se", "model_size_mb", "seconds", "peak_memory_gb")
+    about = {"run": side.run, "title": side.title, "recipe": side.recipe, "tag": side.tag}
+    return about | {name: side.metrics.get(name) for name in names}
 
 
 def _conversation(store: RunStore, run: Subject) -> dict[str, Any] | None:
