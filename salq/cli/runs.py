@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from dataclasses import asdict
 from datetime import datetime
 
 from salq.cli import options
@@ -50,6 +51,8 @@ def show_all(args: argparse.Namespace) -> int:
 
 def show(args: argparse.Namespace) -> int:
     """Print one run."""
+    from salq.runs.blind import tally  # numpy comes with it
+
     store = open_store()
     info = store.get(store.resolve(args.run_id))
     if args.json:
@@ -60,6 +63,7 @@ def show(args: argparse.Namespace) -> int:
                 "request": request,
                 "environment": _environment(store, info.id),
                 "output_errors": info.progress.output_errors,
+                "blind_test": asdict(tally(store, info.id)),
                 "details": info.progress.details,
             }
         )
@@ -68,6 +72,8 @@ def show(args: argparse.Namespace) -> int:
     say(facts([(name, value) for name, value in _about(store, info) if value]))
     if info.metrics and info.kind == "calibrate":
         say(result_facts(info.metrics, info.progress.phase_seconds))
+    if judged := tally(store, info.id).words:
+        say(f"\nBlind test: {judged}")
     errors = info.progress.output_errors
     if errors:
         say("\n" + blocks_table(info.progress))

@@ -48,7 +48,7 @@ def zero_shot(model: "Llama", tasks: Sequence[str], task_file: Path | None = Non
     wanted: list[Any] = [*tasks, *([_own_task(task_file)] if task_file is not None else [])]
     try:
         found = evaluator.simple_evaluate(
-            model=_adapter(model), tasks=wanted, num_fewshot=0, limit=limit, bootstrap_iters=0, log_samples=False, verbosity="ERROR"
+            model=_adapter(model), tasks=wanted, num_fewshot=0, limit=limit, bootstrap_iters=100, log_samples=False, verbosity="ERROR"
         )
     except SalqError:
         raise
