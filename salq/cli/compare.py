@@ -85,7 +85,7 @@ def _anew(store: RunStore, sides: "tuple[Subject, Subject]", args: argparse.Name
 
     request = store.request(next(side.run for side in sides if side.run))
     assert isinstance(request, CalibrateRequest)  # a side is a run of calibrate
-    wanted = {
+    wanted: dict[str, Any] = {
         "text": options.placed(args.eval_text) if args.eval_text is not None else request.evaluation.text,
         "windows": args.windows if args.windows is not None else request.evaluation.windows,
         "window": args.window if args.window is not None else request.evaluation.window,

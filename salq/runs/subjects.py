@@ -113,10 +113,10 @@ def pair(store: RunStore, a: str, b: str) -> tuple[Subject, Subject]:
 
 def refusal(a: Subject, b: Subject) -> str:
     """Why the two cannot be paired, as one sentence; '' when they can."""
-    for one in (a, b):
-        if not one.metrics.get("per_window"):
+    for side in (a, b):
+        if not side.metrics.get("per_window"):
             return (
-                f"Run {one.run or b.run} was finished by an older salq, which kept no sums of single windows; "
+                f"Run {side.run or b.run} was finished by an older salq, which kept no sums of single windows; "
                 "`python -m salq compare` measures both anew when it is given --text, --windows or --window."
             )
     if a.model != b.model or _differ(a, b, "model"):
@@ -127,10 +127,10 @@ def refusal(a: Subject, b: Subject) -> str:
             f"The runs were measured on different text ({measured_on(a.metrics)}; {measured_on(b.metrics)}), so their losses cannot be paired; "
             "`python -m salq compare` measures both anew when it is given --text, --windows or --window."
         )
-    mine, other = a.metrics.get("perplexity_original"), b.metrics.get("perplexity_original")
-    if isinstance(mine, int | float) and isinstance(other, int | float) and abs(mine - other) > SAME_ORIGINAL * abs(mine):
+    first, second = a.metrics.get("perplexity_original"), b.metrics.get("perplexity_original")
+    if isinstance(first, int | float) and isinstance(second, int | float) and abs(first - second) > SAME_ORIGINAL * abs(first):
         return (
-            f"The original has perplexity {mine:.4g} in one run and {other:.4g} in the other, so they did not start from the same weights; "
+            f"The original has perplexity {first:.4g} in one run and {second:.4g} in the other, so they did not start from the same weights; "
             "run both again."
         )
     return ""

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from salq import recipes
+from salq.calibration.engine import matrix_shapes
 from salq.core.errors import ConfigError
 from salq.core.files import read_json, write_json
 from salq.evaluation.paired import Interval
 from salq.figures.report import page
+from salq.models.llama import Llama
 from salq.runs.comparison import Blocks, Comparison, compare, compared
 from salq.runs.execute import execute
 from salq.runs.noise import Floor, floor_of, keep_floor, known_floor
@@ -92,20 +94,22 @@ def test_the_same_request_twice_is_no_difference(runs: RunStore, finish: Finish)
     assert sentence(compare(runs, one, two)) == "No difference: first and second predict the same in every one of 8 windows."
 
 
-def test_the_original_and_rounding_by_name(runs: RunStore, finish: Finish) -> None:
+def test_the_original_and_rounding_by_name(runs: RunStore, finish: Finish, tiny: Llama) -> None:
     rtn, apiq = finish("rtn", 2), finish("apiq", 2)
     by_name, by_id = compare(runs, apiq, "rtn"), compare(runs, apiq, rtn)
     assert by_name.b.run == by_id.b.run == rtn
     against = compare(runs, "original", apiq)
     assert interval_of(against, "kl").value == pytest.approx(against.b.metrics["kl"])
     assert against.a.metrics["perplexity"] == against.b.metrics["perplexity_original"]
-    assert against.a.metrics["size_mb"] == pytest.approx(2 * against.b.metrics["parameters"] / 1e6, rel=1)
+    weights = sum(rows * columns for rows, columns in matrix_shapes(tiny).values())
+    assert against.a.metrics["size_mb"] == pytest.approx(2 * weights / 1e6)
+    assert against.a.metrics["model_size_mb"] == pytest.approx(2 * tiny.parameters / 1e6)
     assert "of KL from the original" in sentence(against)
     assert sentence(compare(runs, apiq, "original")) == sentence(against)
     with pytest.raises(ConfigError, match="--recipe rtn --bits 4"):
         compare(runs, finish("apiq", 4), "rtn")
     for pair in (("original", "rtn"), (rtn, rtn), (rtn, "rtn")):
-        with pytest.raises(ConfigError, match="names no run|both sides"):
+        with pytest.raises(ConfigError, match="name no run|both sides"):
             compare(runs, *pair)
 
 
