@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     if args.html is not None:
         _write(args.html, value)
     if args.json:
-        sides = {key: value[key] | _run(store, value[key]["run"]) for key in ("a", "b")}
+        sides = {key: _run(store, value[key]["run"]) | value[key] for key in ("a", "b")}  # what was measured last wins
         differences = {key: _minus(value["b"].get(key), value["a"].get(key)) for key, _ in ROWS}
         written = None if args.html is None else str(args.html)
         emit({**value, **sides, "difference": differences, "html": written})
