@@ -72,9 +72,9 @@ def original_of(subject: Subject) -> Subject:
         "n_blocks": metrics.get("of_blocks"),
     }  # fmt: skip
     if sums:
-        zeros = [0.0] * len(sums["tokens"])
+        nothing = [0.0] * len(sums["tokens"])
         own["per_window"] = {
-            "tokens": sums["tokens"], "nll": sums["nll_original"], "nll_original": sums["nll_original"], "kl": zeros, "agrees": sums["tokens"],
+            "tokens": sums["tokens"], "nll": sums["nll_original"], "nll_original": sums["nll_original"], "kl": nothing, "agrees": sums["tokens"],
         }  # fmt: skip
     return Subject(title=f"{subject.model} original", run="", model=subject.model, metrics={**known, **own}, digests=subject.digests)
 
