@@ -28,7 +28,8 @@ h2 { font-size: 18px; margin: 36px 0 8px; }
 .soft, figcaption, footer { color: var(--soft); font-size: 14px; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 14.5px; }
-th, td { text-align: left; padding: 6px 12px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top; overflow-wrap: anywhere; }
+th, td { text-align: left; padding: 6px 12px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top; overflow-wrap: break-word; }
+td:first-child { min-width: 9em; }
 td.number, th.number { text-align: right; white-space: nowrap; }
 figure { margin: 14px 0; }
 svg { display: block; width: 100%; max-width: 640px; height: auto; }

@@ -40,7 +40,7 @@ def build(ctx: UiContext, pool: ChatPool) -> None:
             prompt = gr.Textbox(PROMPTS[0], label="Prompt", info=PROMPT_INFO, max_length=20_000, max_lines=4, elem_id="blind-prompt", min_width=240)
         with gr.Row():
             start = gr.Button("Ask both", variant="primary", elem_id="blind-ask", scale=0, min_width=140)
-            other = gr.Button("Another prompt", elem_id="blind-next", scale=0, min_width=140)
+            other = gr.Button("Another prompt", elem_id="blind-next", scale=0, min_width=170)
         told = gr.HTML(note(KEPT_NOTE), elem_id="blind-told")
         answers, guesses = [], []
         with gr.Row(equal_height=False, visible=False, elem_id="blind-sides") as stage:
