@@ -60,6 +60,7 @@ def remarks(comparison: Comparison) -> list[str]:
         told.append("One run of each: what another seed would change is not in the interval; `salq experiment` averages over seeds.")
     if comparison.floor is not None:
         told.append(comparison.floor.words)
+        told += [f"The KL of {side.title} is no more than that." for side in (comparison.a, comparison.b) if _within(side, comparison.floor.kl)]
     for side in (comparison.a, comparison.b):
         done, of = side.metrics.get("n_blocks"), side.metrics.get("of_blocks")
         if done and of and done < of:
@@ -67,6 +68,12 @@ def remarks(comparison: Comparison) -> list[str]:
     if comparison.a.metrics.get("reference") not in {None, "", "full precision"}:
         told.append(f"The original here is a {comparison.a.metrics['reference']}.")
     return told
+
+
+def _within(side: Subject, floor: float) -> bool:
+    """Whether a quantized side is as near to the original as the other precision is."""
+    kl = side.metrics.get("kl")
+    return not side.is_original and isinstance(kl, int | float) and kl <= floor
 
 
 def _between(comparison: Comparison) -> str:
