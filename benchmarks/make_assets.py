@@ -125,6 +125,20 @@ def keep_chat(run_id: str) -> None:
     write_json(kept_folder(DEFAULT_MODEL) / "chat.json", {**said, "command": f"{shown}   (ID: the run of `{command(*CHAT_SIDE)}`)"})
 
 
+def keep_noise() -> None:
+    """The noise floor of the model on the windows of the kept runs, for every number that is measured on them."""
+    from salq.core.drain import drain
+    from salq.data.sources import load_text
+    from salq.data.windows import evaluation_windows
+    from salq.evaluation.noise import how, noise_floor
+    from salq.models.llama import load_model
+    from salq.runs.noise import floor_of, keep_floor
+
+    model, text = load_model(DEFAULT_MODEL, device="cpu"), load_text(TEXT, "evaluation")
+    scores = drain(noise_floor(model, evaluation_windows(text, model.tokenizer, 8, 512), text=text.name))
+    keep_floor(floor_of(DEFAULT_MODEL, how(model), scores.metrics()), kept_folder(DEFAULT_MODEL))
+
+
 def main() -> int:
     """Run everything that is missing and keep the results; what was finished when a later run fails is kept all the same."""
     store = open_store()
@@ -132,6 +146,7 @@ def main() -> int:
     assert explored is not None, "an explore run that is done has results"
     keep_exploration(DEFAULT_MODEL, explored)
     keep_matrix()
+    keep_noise()
     kept: list[KeptRun] = []
     for request, (name, bits, group) in zip(calibration_requests(), CALIBRATIONS, strict=True):
         info = finished(store, request)

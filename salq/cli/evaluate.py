@@ -1,8 +1,9 @@
-"""`evaluate`: perplexity, and KL divergence from the original, of a model, its rounding to nearest, or a run."""
+"""`evaluate`: perplexity, KL from the original, agreement and zero-shot tasks of a model, its rounding to nearest, or a run."""
 
 import argparse
 import dataclasses
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salq.cli import options
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from salq.models.llama import Llama
 
 ORIGINAL_BITS = 16
+TASKS = ("piqa", "arc_easy", "arc_challenge", "hellaswag", "winogrande")
+"""The tasks of the papers; any other task of lm-evaluation-harness has its name there."""
 
 
 def add(commands: options.Commands) -> None:
@@ -31,6 +34,14 @@ def add(commands: options.Commands) -> None:
     options.add_executor(parser, "reference")
     options.add_head(parser)
     options.add_evaluation(parser, text="--text")
+    parser.add_argument(
+        "--noise-floor", action="store_true", help="also measure the original against itself in another precision, and keep it for `compare`"
+    )
+    parser.add_argument(
+        "--tasks", type=options.many(str), default=[], metavar="T,T", help=f"also zero-shot tasks of lm-evaluation-harness, such as {','.join(TASKS)}"
+    )
+    parser.add_argument("--task-file", type=Path, metavar="FILE", help="also a task of your own: a YAML file as lm-evaluation-harness reads it")
+    parser.add_argument("--limit", type=int, metavar="N", help="questions of each task (default: all)")
     parser.add_argument(
         "--generations",
         type=int,
@@ -50,14 +61,16 @@ def run(args: argparse.Namespace) -> int:
     evaluation = _evaluation(args)
     limits.check_evaluation(evaluation.windows, evaluation.window)
     limits.check_text(evaluation.text)
+    _check_tasks(args)
     title, values = _of_run(args, evaluation) if args.run_id is not None else _of_model(args, evaluation)
     if args.json:
         emit(with_stable_keys(values))
     else:
         say(title)
         say(result_facts(values))
-        if extra := _generation_facts(values):
-            say(extra)
+        for extra in (_generation_facts(values), _task_facts(values)):
+            if extra:
+                say(extra)
     return 0
 
 
@@ -125,7 +138,65 @@ def _measured(
         shapes = {name: shape for name, shape in matrix_shapes(model).items() if int(name.split(".")[0]) in frozen}
         size = dataclasses.asdict(recipe.size(shapes, model.parameters))
     about = {"reference": model.reference_label, "reference_note": model.source.note, "device": str(model.device), "execution": execution(quantized)}
-    return {**scores.metrics(), **size, "seconds": time.monotonic() - started, "peak_memory_gb": peak.gb(), **about}
+    measured = {**scores.metrics(), **size, "seconds": time.monotonic() - started, "peak_memory_gb": peak.gb(), **about}
+    return measured | _noise(model, windows, measured, args) | _tasks(model, quantized, args)
+
+
+def _noise(model: "Llama", windows: Any, measured: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """The noise floor of these windows: measured now when it is asked for, else as it was kept; None when nobody measured it."""
+    from salq.chat.participants import short_name
+    from salq.runs.noise import floor_of, keep_floor, known_floor
+
+    name = short_name(model.name)
+    floor = known_floor(name, measured)
+    if args.noise_floor:
+        from salq.evaluation.noise import how, noise_floor
+
+        scores = Display().watch(noise_floor(model, windows, text=str(measured["text"])))
+        floor = floor_of(name, how(model), scores.metrics())
+        keep_floor(floor)
+    return {"noise_floor": None if floor is None else floor.to_json()}
+
+
+def _check_tasks(args: argparse.Namespace) -> None:
+    """Before any work: the harness is there, and the numbers make sense. Raises ConfigError."""
+    if args.limit is not None and args.limit < 1:
+        raise ConfigError(f"--limit is {args.limit}; use at least 1 question of each task.")
+    if args.tasks or args.task_file is not None:
+        from salq.evaluation.tasks import check_harness
+
+        check_harness(args.task_file)
+
+
+def _tasks(model: "Llama", quantized: "Llama", args: argparse.Namespace) -> dict[str, Any]:
+    """Zero-shot tasks of the quantized model and of the original."""
+    if not args.tasks and args.task_file is None:
+        return {}
+    from salq.evaluation.tasks import zero_shot
+
+    def scored(who: "Llama") -> dict[str, Any]:
+        return zero_shot(who, args.tasks, args.task_file, limit=args.limit)
+
+    own = scored(model)
+    return {"tasks": {"quantized": own if quantized is model else scored(quantized), "original": own}}
+
+
+def _task_facts(values: dict[str, Any]) -> str:
+    found = values.get("tasks")
+    if not found:
+        return ""
+    rows = []
+    for name, result in found["quantized"].items():
+        own = found["original"][name]
+        for metric in result["metrics"]:
+            shown = " against ".join(_with_error(one["metrics"][metric]) for one in (result, own))
+            rows.append((name, f"{metric} {shown} of the original   ({result['questions']} questions, zero-shot)"))
+    return facts(rows)
+
+
+def _with_error(metric: dict[str, Any]) -> str:
+    error = metric["standard_error"]
+    return percent(metric["value"]) + (f" ± {percent(error)}" if error is not None else "")
 
 
 def _generations(model: "Llama", frozen: "dict[int, Block]", count: int) -> dict[str, Any]:

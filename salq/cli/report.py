@@ -85,9 +85,12 @@ def result_facts(metrics: Mapping[str, Any], phases: Mapping[str, float] | None 
     windows = f"{metrics.get('text')}, {metrics.get('windows')} windows of {metrics.get('window')} tokens"
     original = f"{metrics.get('reference', 'original')} {number(metrics.get('perplexity_original'))}"
     whole = f"whole model {number(metrics.get('model_bits_per_weight'), 3)}"
+    spread = f"median {number(metrics.get('kl_median'))}, 99th percentile {number(metrics.get('kl_p99'))}"
     pairs = [
-        ("perplexity", f"{number(metrics.get('perplexity'))}   ({original}; {windows})"),
-        ("KL divergence", f"{number(metrics.get('kl'))} nats/token from the original   (same text and windows)"),
+        ("perplexity", f"{_with_se(metrics, 'perplexity')}   ({original}; {windows})"),
+        ("KL divergence", f"{_with_se(metrics, 'kl')} nats/token from the original, {spread}   (same text and windows)"),
+        ("agreement", f"{percent(metrics.get('top1_agreement'))} of first choices are the original's   (same text and windows)"),
+        ("noise floor", _floor(metrics.get("noise_floor"))),
         ("bits per weight", f"{number(metrics.get('bits_per_weight'), 3)} quantized matrices, {whole}"),
         ("size", f"{number(metrics.get('size_mb'))} MB quantized matrices, whole model {number(metrics.get('model_size_mb'))} MB"),
         ("executor", str(metrics.get("execution") or "-")),
@@ -95,6 +98,17 @@ def result_facts(metrics: Mapping[str, Any], phases: Mapping[str, float] | None 
         ("peak memory", f"{number(metrics.get('peak_memory_gb'), 3)} GB"),
     ]
     return facts([(name, value) for name, value in pairs if not value.startswith("-")])
+
+
+def _with_se(metrics: Mapping[str, Any], name: str) -> str:
+    error = metrics.get(f"{name}_se")
+    return number(metrics.get(name)) + (f" ± {number(error, 2)}" if error is not None else "")
+
+
+def _floor(floor: Mapping[str, Any] | None) -> str:
+    if floor is None:
+        return "-"
+    return f"KL {number(floor['kl'], 2)}, agreement {100 * floor['top1_agreement']:.2f} %: {floor['how']}   (same text and windows)"
 
 
 def _phases(phases: Mapping[str, float]) -> str:

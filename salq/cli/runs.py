@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -53,15 +54,22 @@ def show_all(args: argparse.Namespace) -> int:
 
 def show(args: argparse.Namespace) -> int:
     """Print one run."""
+    from salq.runs.blind import tally  # numpy comes with it
+
     store = open_store()
     info = store.get(store.resolve(args.run_id))
     if args.json:
-        emit(run_json(info) | _needed(store, info) | {"output_errors": info.progress.output_errors, "details": info.progress.details})
+        found = info.progress
+        emit(run_json(info) | _needed(store, info) | {
+            "output_errors": found.output_errors, "blind_test": asdict(tally(store, info.id)), "details": found.details,
+        })  # fmt: skip
         return 0
     say(f"{info.title}   (run {info.id})")
     say(facts([(name, value) for name, value in _about(store, info) if value]))
     if info.metrics and info.kind == "calibrate":
         say(result_facts(info.metrics, info.progress.phase_seconds))
+    if judged := tally(store, info.id).words:
+        say(f"\nBlind test: {judged}")
     errors = info.progress.output_errors
     if errors:
         say("\n" + blocks_table(info.progress))

@@ -19,7 +19,7 @@ QUALITY = {
 
 @dataclass(frozen=True)
 class TradePoint:
-    """One finished run. `kept`: a result kept in the repository rather than a run of this machine."""
+    """One finished run. `kept`: a result kept in the repository rather than a run of this machine. `error`: half of its error bar."""
 
     label: str
     recipe: str
@@ -28,6 +28,7 @@ class TradePoint:
     hover: str = ""
     kept: bool = False
     run: str = ""
+    error: float | None = None
 
 
 def frontier(points: Sequence[TradePoint]) -> list[TradePoint]:
@@ -86,6 +87,7 @@ def _scatter(points: Sequence[TradePoint], recipe: str, index: int) -> go.Scatte
         text=[point.label for point in points],
         customdata=[[point.run, point.hover] for point in points],
         name=recipe,
+        error_y=_bars(points, colour_of(recipe, index)),
         mode="markers+text",
         textposition=LABEL_SIDES[index % len(LABEL_SIDES)],
         textfont={"size": 11},
@@ -97,3 +99,10 @@ def _scatter(points: Sequence[TradePoint], recipe: str, index: int) -> go.Scatte
         },
         hovertemplate=f"{recipe} %{{text}}<br>%{{x:.1f}} MB, %{{y:.4g}}<br>%{{customdata[1]}}<extra></extra>",
     )
+
+
+def _bars(points: Sequence[TradePoint], colour: str) -> dict[str, object]:
+    """Error bars; the lower one stops above 0, which a log axis does not have."""
+    above = [point.error or 0.0 for point in points]
+    below = [min(point.error or 0.0, 0.9 * point.value) for point in points]
+    return {"type": "data", "array": above, "arrayminus": below, "thickness": 1.2, "width": 3, "color": colour, "visible": any(above)}

@@ -332,7 +332,7 @@ def _updates(view: RunView, block: Any, seen: dict[str, Any], papers: Callable[[
         when("headline", lambda: _headline_html(view)),
         when("state", lambda: gr.Button(visible=view.is_active, interactive=not view.is_stopping)),
         when("state", lambda: gr.Button(visible=view.info.can_resume)),
-        when("state", lambda: facts(found) + note(source)),
+        when("state", lambda: facts(found) + note(source) + note(view.blind)),
         when("blocks", lambda: gr.Dropdown(choices=[LATEST, *view.blocks], visible=len(view.blocks) > 0, value=LATEST if chosen is None else chosen)),
         when("loss", lambda: _plot(loss_figure(view, chosen))),
         when("errors", lambda: _plot(errors_figure(view))),

@@ -11,7 +11,7 @@ from salq.chat.lockstep import Side
 from salq.chat.pool import ChatPool
 from salq.chat.sampling import MAX_NEW_TOKENS, MAX_SEED, MAX_TEMPERATURE
 from salq.core.errors import SalqError
-from salq.ui import token_view
+from salq.ui import blind, token_view
 from salq.ui.compare_actions import (
     NOBODY,
     ORIGINAL,
@@ -228,6 +228,7 @@ def _wire(ctx: UiContext, parts: _Parts) -> None:
         opened.then(pickers_now, [*parts.pickers, *sidebar.inputs], list(parts.pickers), **QUIET)
 
     ctx.load_hooks.append(on_load)
+    blind.build(ctx, pool)
 
 
 def _answers(

@@ -12,6 +12,7 @@ from salq.core.errors import SalqError
 from salq.core.progress import BlockCurve, Progress, start_terms
 from salq.figures import payload
 from salq.figures.calibration import depth_errors, distillation_curve, loss_terms
+from salq.runs.blind import tally
 from salq.runs.kept import kept_runs
 from salq.runs.requests import CalibrateRequest
 from salq.runs.store import RunInfo, RunStore
@@ -50,6 +51,8 @@ class RunView:
     is_stopping: bool
     """Somebody asked it to stop and it has not yet."""
     stamp: str
+    blind: str = ""
+    """What its blind tests have shown so far, in words."""
 
     @property
     def blocks(self) -> list[int]:
@@ -65,7 +68,7 @@ class RunView:
         return {
             "id": self.info.id,
             "headline": self.stamp,
-            "state": [self.info.status, self.is_stopping, len(self.info.metrics)],
+            "state": [self.info.status, self.is_stopping, len(self.info.metrics), self.blind],
             "blocks": [self.blocks, block],
             "loss": self._loss_stamp(block),
             "errors": [len(self.progress.output_errors), self.progress.n_blocks],
@@ -120,6 +123,7 @@ class Watcher:
 
     def view(self, run_id: str) -> RunView:
         """The run as it is now. Raises UnknownNameError when it does not exist."""
+        judged = tally(self._store, run_id).words
         info = self._store.get(run_id)  # before the events: once it says that the run has ended, they hold its end
         with self._lock:
             follower, lines = self._entry(run_id)
@@ -135,7 +139,7 @@ class Watcher:
             )
             stamp += f" {round(info.wait or 0, -1)} {info.silence_words}"
             is_stopping = info.is_active and self._store.is_cancel_requested(run_id)
-            return RunView(info, progress, list(lines), is_stopping, f"{stamp} {is_stopping}")
+            return RunView(info, progress, list(lines), is_stopping, f"{stamp} {is_stopping}", f"Blind test: {judged}" if judged else "")
 
     def _entry(self, run_id: str) -> "tuple[Follower, deque[str]]":
         if run_id not in self._seen:

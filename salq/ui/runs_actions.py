@@ -15,9 +15,11 @@ from salq.runs.store import RunInfo, RunStore
 from salq.ui.context import WHOLE_ROW, Choices
 from salq.ui.html import duration, number
 
-HEADER = ["run", "status", "model", "perplexity", "KL, nats/token", "bits/weight", "model, MB", "time", "started"]
+HEADER = ["run", "status", "model", "perplexity", "KL, nats/token", "bits/weight", "model, MB", "time", "memory, GB", "started"]
 QUALITY = {"perplexity": "Perplexity", "kl": "KL divergence"}
 MAX_SWEEP = 24
+ERRORS = 1.96
+"""Standard errors on each side of a point: 95 % under a normal distribution over windows."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,16 @@ def _point(metrics: dict[str, Any], quality: str, *, label: str, hover: str, run
     value, size = metrics.get(quality), metrics.get("model_size_mb")
     if not isinstance(value, int | float) or not isinstance(size, int | float) or value <= 0:
         return None
-    return TradePoint(label, str(metrics.get("recipe", "")), float(size), float(value), hover, kept, run)
+    spread = metrics.get(f"{quality}_se")
+    error = ERRORS * spread if isinstance(spread, int | float) else None
+    return TradePoint(label, str(metrics.get("recipe", "")), float(size), float(value), f"{hover}<br>{_cost(metrics)}", kept, run, error)
+
+
+def _cost(metrics: dict[str, Any]) -> str:
+    """What the run took."""
+    memory = metrics.get("peak_memory_gb")
+    parts = [f"calibrated in {duration(metrics['seconds'])}" if isinstance(metrics.get("seconds"), int | float) else "calibration time unknown"]
+    return ", ".join([*parts, *([f"{memory:.2f} GB at most"] if isinstance(memory, int | float) else [])])
 
 
 def _is_whole(metrics: dict[str, Any]) -> bool:
@@ -149,8 +160,9 @@ def _row(info: RunInfo) -> list[Any]:
     model = info.request.short_model if info.request is not None else ""
     numbers = [metrics.get(key) for key in ("perplexity", "kl", "bits_per_weight", "model_size_mb")]
     shown = [number(value) if isinstance(value, int | float) else "" for value in numbers]
-    seconds = metrics.get("seconds", info.progress.seconds)
-    return [info.title, status, model, *shown, duration(seconds) if seconds is not None else "", _when(info)]
+    seconds, memory = metrics.get("seconds", info.progress.seconds), metrics.get("peak_memory_gb")
+    cost = [duration(seconds) if seconds is not None else "", f"{memory:.2f}" if isinstance(memory, int | float) else ""]
+    return [info.title, status, model, *shown, *cost, _when(info)]
 
 
 def _when(info: RunInfo) -> str:

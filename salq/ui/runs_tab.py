@@ -5,7 +5,7 @@ from typing import Any
 import gradio as gr
 
 from salq.core.errors import ConfigError
-from salq.ui import words
+from salq.ui import verdict, words
 from salq.ui.context import BITS, GROUP_SIZES, WHOLE_ROW, Choices, UiContext, as_gr_error
 from salq.ui.explore import plot_data
 from salq.ui.html import lede, note, reading, section
@@ -13,7 +13,7 @@ from salq.ui.links import COPY_RUN_LINK
 from salq.ui.runs_actions import HEADER, QUALITY, RunsView, runs_view, start_sweep, sweep_requests
 
 RECIPES = ("rtn", "apiq", "sapr", "salq", "salq-full")
-WIDTHS = ["220px", "110px", "130px", "105px", "130px", "110px", "100px", "75px", "150px"]
+WIDTHS = ["220px", "110px", "130px", "105px", "130px", "110px", "100px", "75px", "105px", "150px"]
 PRESETS = ("quick", "base", "published")
 
 
@@ -41,8 +41,9 @@ def build(ctx: UiContext) -> None:
         gr.HTML(note(words.DELETE_CONFIRM))
         sure = gr.Button("Delete this run", variant="stop", elem_id="runs-delete-sure", scale=0, min_width=160)
         keep = gr.Button("Keep it", elem_id="runs-keep", scale=0, min_width=120)
-    sweep = _build_sweep(ctx)
     timer = gr.Timer(2.0, active=first.any_active)
+    verdict.build(ctx, timer)
+    sweep = _build_sweep(ctx)
 
     drawn = [chart, summary, table, picker, timer]
     inputs = [ctx.sidebar.model, quality, picker]

@@ -54,6 +54,9 @@ SWEEP_BITS_INFO = "Widths of a code."
 SWEEP_GROUPS_INFO = "Inputs that share one scale."
 SWEEP_PRESET_INFO = "How long each run calibrates."
 RUN_INFO = "Pick one here, or click a row or a point of the chart."
-RUNS_LEGEND = "Filled points are runs of this machine, open ones are kept in the repository; the dotted line joins what nothing beats."
+RUNS_LEGEND = (
+    "Filled points are runs of this machine, open ones are kept in the repository; bars are 95 % (1.96 standard errors over windows of text); "
+    "the dotted line joins what nothing beats. Click a point to pick its run."
+)
 DELETE_CONFIRM = "Delete this run with its finished blocks? This cannot be undone."
 PASSWORD = "This server asks for a password; whoever runs it has told you. Any name will do."

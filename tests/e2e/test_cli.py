@@ -126,8 +126,8 @@ def test_rerun_compare_and_delete(salq: Salq, calibrated: dict[str, Any]) -> Non
     assert {"run": calibrated["run"], "same_codes": True, "differences": []} in shown["same_request"]
     compared = report(salq("compare", calibrated["run"], again["run"], "--json"))
     assert compared["difference"]["perplexity"] == 0
-    assert compared["paired_nll"] == {"difference": 0.0, "standard_error": 0.0, "windows": 2}
-    assert "Paired over windows" in salq("compare", calibrated["run"], again["run"]).stdout
+    assert compared["mean_differences"] == {"kl": 0.0, "nll": 0.0, "agrees": 0.0}
+    assert "2 windows are too few for a verdict" in salq("compare", calibrated["run"], again["run"]).stdout
     assert report(salq("runs", "delete", again["run"], "--json"))["deleted"]
     assert salq("runs", "show", again["run"]).returncode == 2
 
@@ -327,6 +327,8 @@ BAD: list[tuple[str, str]] = [
     ("runs resume nothing", "not known"),
     ("runs delete nothing", "not known"),
     ("compare a b", "not known"),
+    ("compare original rtn", "name no run"),
+    ("evaluate --model smollm2-135m --tasks piqa --limit 0", "--limit is 0"),
     ("evaluate", "--run ID or --model NAME"),
     ("evaluate --run x --model y", "leave --model"),
     ("evaluate --model smollm2-135m --windows 0", "cannot be evaluated"),

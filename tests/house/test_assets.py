@@ -6,6 +6,7 @@ from salq.core.files import read_json
 from salq.models.catalogue import DEFAULT_MODEL
 from salq.runs.exploration import kept, kept_folder
 from salq.runs.kept import kept_group, kept_maps, kept_runs
+from salq.runs.noise import known_floor
 from salq.ui.compare_actions import kept_chat
 
 
@@ -23,6 +24,11 @@ def test_kept_results_are_complete() -> None:
     assert kept_maps(DEFAULT_MODEL) is not None
     assert kept_group(DEFAULT_MODEL) is not None
     assert kept_chat(DEFAULT_MODEL) is not None
+    for run in kept_runs(DEFAULT_MODEL):
+        floor = known_floor(DEFAULT_MODEL, run.metrics)
+        assert floor is not None, run.title
+        assert floor.kl > 0
+        assert floor.kl < run.metrics["kl"] or run.metrics["bits"] == 8, run.title  # 8 bits are nearer to float32 than bfloat16 is
 
 
 def test_every_kept_run_has_its_command_and_its_conditions() -> None:

@@ -67,7 +67,16 @@ def distributions_of(*tops: str) -> set[str]:
 
 
 def test_what_salq_imports_is_required() -> None:
-    assert distributions_of("salq", "app.py", "benchmarks") <= set(requirements("requirements.txt"))
+    used, optional = distributions_of("salq", "app.py", "benchmarks"), set(requirements("requirements-tasks.txt"))
+    assert used - optional <= set(requirements("requirements.txt"))
+
+
+def test_the_optional_extra_is_used_in_one_place_and_is_not_required() -> None:
+    """lm-evaluation-harness and what its task files are written in: only the room that runs tasks reaches for them, when it is asked to."""
+    assert set(requirements("requirements-tasks.txt")) == {"lm-eval", "pyyaml"}
+    assert not set(requirements("requirements-tasks.txt")) & set(requirements("requirements.txt"))
+    users = [path.name for path in python_files("salq") if imports(syntax(path)) & {"lm_eval", "yaml"} or '"lm_eval"' in path.read_text("utf-8")]
+    assert users == ["tasks.py"]
 
 
 def test_what_tests_import_is_required() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from salq.core.errors import ConfigError
-from salq.evaluation.paired import bootstrap, degradation_removed, mean_difference, over_seeds
+from salq.evaluation.paired import bootstrap, degradation_removed, mean_difference, over_seeds, student_quantile, widened_tail
 
 
 def test_a_constant_difference_has_an_interval_of_no_width() -> None:
@@ -48,3 +48,28 @@ def test_seeds_must_share_their_windows() -> None:
         over_seeds([[1.0, 2.0], [3.0]])
     with pytest.raises(ConfigError, match="at least 2 windows"):
         bootstrap(lambda rows: rows.sum(-1).astype(float), 1)
+
+
+@pytest.mark.parametrize(("freedom", "quantile"), [(1, 12.7062), (4, 2.7764), (7, 2.3646), (29, 2.0452), (1000, 1.9623)])
+def test_students_quantile_is_that_of_the_tables(freedom: int, quantile: float) -> None:
+    assert student_quantile(freedom) == pytest.approx(quantile, abs=1e-3)
+
+
+def test_a_widened_interval_of_few_windows_holds_zero_as_often_as_promised() -> None:
+    """Plain percentiles of 8 windows miss about 1 in 10; widened ones about 1 in 20. Both are nearly the same for many windows."""
+    generator = np.random.default_rng(3)
+    trials = [generator.normal(0, 1, 8) for _ in range(400)]
+    wrong = [
+        sum(bootstrap(lambda rows, v=values: v[rows].mean(-1), 8, resamples=2000, widened=widened).is_decided for values in trials)
+        for widened in (False, True)
+    ]
+    assert wrong[1] < wrong[0]
+    assert wrong[1] <= 32  # 5 % of 400, and three standard deviations
+    assert widened_tail(10_000) == pytest.approx(0.025, abs=1e-4)
+
+
+def test_drawing_in_parts_draws_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(4).normal(size=11)
+    whole = mean_difference(values, values**2, np.ones(11))
+    monkeypatch.setattr("salq.evaluation.paired.DRAWN_AT_ONCE", 1000)
+    assert mean_difference(values, values**2, np.ones(11)) == whole

@@ -62,3 +62,11 @@ def test_trade_off_without_runs_is_an_empty_frame_with_titles() -> None:
     figure = trade_off([], "kl")
     assert "MB" in figure.layout.xaxis.title.text
     assert "nats per token" in figure.layout.yaxis.title.text
+
+
+def test_error_bars_end_above_zero_and_points_without_one_have_none() -> None:
+    wide = TradePoint("w2g64", "rtn", 80, 4.0, error=5.0)
+    bars = trade_off([wide, TradePoint("w3g64", "rtn", 95, 2.0)], "kl").data[1].error_y
+    assert (list(bars.array), list(bars.arrayminus)) == ([5.0, 0.0], [pytest.approx(3.6), 0.0])
+    assert bars.visible
+    assert not trade_off(POINTS, "perplexity").data[1].error_y.visible

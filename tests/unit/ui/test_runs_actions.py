@@ -16,7 +16,7 @@ from salq.ui.runs_actions import HEADER, MAX_SWEEP, runs_view, start_sweep, swee
 
 METRICS = {
     "recipe": "rtn", "tag": "w3g64", "perplexity": 75.6, "perplexity_original": 22.6, "kl": 1.2, "model_size_mb": 100.4, "bits_per_weight": 3.3,
-    "seconds": 12.0, "n_blocks": 2, "of_blocks": 2,
+    "seconds": 12.0, "n_blocks": 2, "of_blocks": 2, "perplexity_se": 2.0, "peak_memory_gb": 1.5,
 }  # fmt: skip
 
 
@@ -46,6 +46,9 @@ def test_runs_of_the_model_are_points_and_all_runs_are_rows(store: RunStore) -> 
     assert len(view.table) == 2
     points = [trace for trace in json.loads(view.figure)["data"] if trace["name"] == "rtn"]
     assert [point[0] for point in points[0]["customdata"]] == [mine]
+    assert points[0]["customdata"][0][1].endswith("calibrated in 12 s, 1.50 GB at most")
+    assert points[0]["error_y"]["array"] == [pytest.approx(1.96 * 2.0)]
+    assert dict(zip(HEADER, view.table[0], strict=True))["memory, GB"] == "1.50"
     assert "75.6" in view.reading
 
 
