@@ -25,7 +25,8 @@ class Gate:
 
     def __init__(self, app: Callable[[Message, Receive, Send], Awaitable[None]], also: tuple[type[Exception], ...] = ()) -> None:
         """`app`: what the requests go to. `also`: errors of the server's own that mean a request which nothing answers to."""
-        self._app, self._refused = app, (*REFUSED, *also)
+        self._app = app
+        self._refused: tuple[type[Exception], ...] = (*REFUSED, *also)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Pass a request on; end it with a short answer when it is too large, or when nothing here answers to what it names."""

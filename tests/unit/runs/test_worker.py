@@ -120,10 +120,10 @@ import signal, sys, threading, time
 from salq.runs import worker
 
 worker.STOP_SECONDS = 0.5
-signal.signal(signal.SIGTERM, worker._stop_once)
+import hashlib
+signal.signal(signal.SIGTERM, lambda *_: None)  # the worker's own handler would end a process that has not yet begun its operation
 worker._end_in_any_case()
 print("ready", flush=True)
-import hashlib
 hashlib.pbkdf2_hmac("sha256", b"long", b"operation", 2_000_000_000)
 """
 
