@@ -1,7 +1,7 @@
 """What happens in Explore, as Gradio updates: drawing, selecting, computing. Layout and wiring are in `explore`."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
@@ -19,12 +19,17 @@ from salq.ui.explore_actions import (
     grid_view,
     is_here,
     kept_picture,
+    known_config,
     matrix_picture,
     n_blocks_of,
     selection_of,
     size_facts,
 )
+from salq.ui.explore_charts import NO_CHART, BudgetView, Chart, budget_chart, depth_chart, made_by_note, size_chart
+from salq.ui.explore_group import GroupPicture, group_of, group_picture, kept_group_picture
+from salq.ui.explore_subject import NOTHING, ROUNDING, measured, run_of, subjects
 from salq.ui.html import facts, note, progress_bar, reading
+from salq.ui.links import read_link
 
 Updates = list[Any]
 Selection = dict[str, Any]
@@ -38,13 +43,18 @@ class First:
 
     def __init__(self, ctx: UiContext) -> None:
         """Reads the run store and the kept results; fetches nothing."""
-        choices = Choices(ctx.default_model, 3, 64, False, "auto", "auto")
-        self.block, self.matrix = ctx.selection.value["block"], ctx.selection.value["matrix"]
+        choices, selection = Choices(ctx.default_model, 3, 64, False, "auto", "auto"), ctx.selection.value
+        self.block, self.matrix = selection["block"], selection["matrix"]
         self.n_blocks = max(n_blocks_of(ctx.default_model), 1)
+        self.subjects = subjects(ctx.store, ctx.default_model)
         self.grid = _safe_grid(ctx.store, FIRST_METRIC, choices)
         self.maps = kept_picture(choices, self.block, self.matrix)
         self.matrix_text = matrix_html(self.maps)
         self.sizes = sizes_html(choices)
+        self.depth, self.size, self.budget = whole_charts(ctx.store, choices, ROUNDING, NOTHING, self.block, None)
+        self.group = kept_group_picture(choices, selection)
+        self.whole_digests = [digest(one) for one in (self.depth.figure, self.size.figure, self.budget.curve.figure, self.budget.grid)]
+        self.group_digests = [digest(one) for one in (self.group.line.figure, self.group.tile, self.group.histogram.figure)]
 
 
 class Drawing:
@@ -53,23 +63,38 @@ class Drawing:
     def __init__(self, ctx: UiContext) -> None:
         """Keeps the context; every handler reads the run store anew."""
         self._store, self._limits = ctx.store, ctx.limits
+        self._ctx = ctx
 
-    def grid(self, shown: str, metric: str, *values: Any) -> Updates:
+    def grid(self, shown: str, metric: str, made_by: str, minus: str, *values: Any) -> Updates:
         """[grid, reading, problem, table, table's fold, sizes, digest]."""
         try:
             choices = Choices.of(*values)
             self._limits.check_model(choices.model)
-            view = grid_view(self._store, choices, metric)
+            view = grid_view(self._store, choices, metric, made_by, minus)
         except SalqError as error:
             return [plot_update(None), "", reading(str(error), problem=True), gr.skip(), gr.Accordion(visible=False), "", ""]
         table = gr.Dataframe(value=view.table, headers=view.header) if view.table else gr.skip()
         told = [reading(view.reading) + note(view.source), reading(view.problem, problem=True)]
-        drawn = digest(view.figure)
-        figure = gr.skip() if drawn and drawn == shown else plot_update(view.figure)
-        return [figure, *told, table, gr.Accordion(visible=bool(view.table)), sizes_html(choices), drawn]
+        return [unless(shown, view.figure), *told, table, gr.Accordion(visible=bool(view.table)), sizes_html(choices), digest(view.figure)]
 
-    def matrix(self, shown: str, selection: Selection, pooling: str, *values: Any) -> Iterator[Updates]:
-        """[maps, reading, table, block picker, matrix picker, bridge, digest]; fetches a model only when its matrix was asked for."""
+    def whole(self, shown: list[str], selection: Selection, megabytes: float, made_by: str, minus: str, *values: Any) -> Updates:
+        """[depth's panel, size's panel, budget's panel, width grid, slider, digests]: what is told of the whole model beside the grid."""
+        try:
+            choices = Choices.of(*values)
+            self._limits.check_model(choices.model)
+            depth, size, budget = whole_charts(self._store, choices, made_by, minus, selection["block"], megabytes)
+        except SalqError as error:
+            bad = Chart(problem=str(error))
+            return [*panel_updates("", bad), *panel_updates("", bad), *panel_updates("", bad), plot_update(None), gr.skip(), [""] * 4]
+        figures = [depth.figure, size.figure, budget.curve.figure, budget.grid]
+        before = [*shown, *[""] * 4][:4]
+        panels = [panel_updates(old, one) for old, one in zip(before, (depth, size, budget.curve), strict=False)]
+        low, high = round(budget.low, 1), max(round(budget.high, 1), round(budget.low, 1) + 1)
+        slider = gr.Slider(minimum=low, maximum=high, value=round(budget.mb, 1))
+        return [*panels[0], *panels[1], *panels[2], unless(before[3], budget.grid), slider, [digest(one) for one in figures]]
+
+    def matrix(self, shown: str, selection: Selection, pooling: str, made_by: str, *values: Any) -> Iterator[Updates]:
+        """[maps, reading, table, spectrum's panel, block picker, matrix picker, bridge, digest]; fetches a model only when asked to."""
         try:
             choices = Choices.of(*values)
             self._limits.check_model(choices.model)
@@ -77,19 +102,21 @@ class Drawing:
                 if selection.get("asked") != choices.model:
                     yield self._not_fetched(choices, selection)
                     return
-                yield [gr.skip(), reading(words.FETCHING.format(model=choices.short_model)), *[gr.skip()] * 5]
-            yield self._matrix(shown, choices, selection, pooling)
+                yield [gr.skip(), reading(words.FETCHING.format(model=choices.short_model)), *[gr.skip()] * 8]
+            yield self._matrix(shown, choices, selection, pooling, made_by)
         except SalqError as error:
-            yield [plot_update(None), reading(str(error), problem=True), [], gr.skip(), gr.skip(), gr.skip(), ""]
+            yield [plot_update(None), reading(str(error), problem=True), [], *panel_updates("", NO_CHART), *[gr.skip()] * 3, ""]
 
-    def _matrix(self, shown: str, choices: Choices, selection: Selection, pooling: str) -> Updates:
+    def _matrix(self, shown: str, choices: Choices, selection: Selection, pooling: str, made_by: str) -> Updates:
         block, matrix, count = selection["block"], selection["matrix"], n_blocks_of(choices.model)
         block = min(block, count - 1) if count else block
-        picture = matrix_picture(self._store, choices, block, matrix, pooling)
+        picture = matrix_picture(self._store, choices, block, matrix, pooling, made_by)
         pickers = [gr.Dropdown(choices=list(range(count or block + 1)), value=block), gr.Dropdown(value=matrix)]
         drawn = digest(picture.figure)
-        figure = gr.skip() if drawn and drawn == shown else plot_update(picture.figure)
-        return [figure, matrix_html(picture), picture.table, *pickers, {"block": block, "matrix": matrix}, drawn]
+        spectrum = [gr.skip()] * 3 if drawn and drawn == shown else panel_updates("", picture.spectrum)
+        text = matrix_html(picture, made_by_note(self._store, choices, made_by))
+        place = {"block": block, "matrix": matrix, "row": selection.get("row", 0), "group": selection.get("group", 0)}
+        return [unless(shown, picture.figure), text, picture.table, *spectrum, *pickers, place, drawn]
 
     def _not_fetched(self, choices: Choices, selection: Selection) -> Updates:
         """The model is not on this machine and nobody asked for it: what is kept of it, or how to get it."""
@@ -97,21 +124,72 @@ class Drawing:
         count = n_blocks_of(choices.model)
         pickers = [gr.Dropdown(choices=list(range(count))) if count else gr.skip(), gr.skip()]
         text = matrix_html(kept) if kept.figure else reading(not_fetched(choices))
-        return [plot_update(kept.figure), text, kept.table, *pickers, gr.skip(), digest(kept.figure)]
+        return [plot_update(kept.figure), text, kept.table, *panel_updates("", kept.spectrum), *pickers, gr.skip(), digest(kept.figure)]
+
+    def group(self, shown: list[str], selection: Selection, made_by: str, minus: str, *values: Any) -> Updates:
+        """[number line's panel, tile, facts, histogram's panel, row, group, digests]; what the last handler fetched is here by now."""
+        try:
+            choices = Choices.of(*values)
+            self._limits.check_model(choices.model)
+            if is_here(choices.model):
+                picture = group_picture(self._store, choices, selection, made_by, minus)
+            else:
+                picture = kept_group_picture(choices, selection)
+        except SalqError as error:
+            picture = GroupPicture(Chart(problem=str(error)))
+        before = [*shown, *[""] * 3][:3]
+        figures = [picture.line.figure, picture.tile, picture.histogram.figure]
+        numbers = [gr.skip(), gr.skip()]
+        if picture.rows:
+            numbers = [gr.Number(value=picture.row, maximum=picture.rows - 1), gr.Number(value=picture.group, maximum=picture.groups - 1)]
+        line, histogram = panel_updates(before[0], picture.line), panel_updates(before[2], picture.histogram)
+        return [*line, unless(before[1], picture.tile), group_html(picture), *histogram, *numbers, [digest(one) for one in figures]]
 
     def pick_cell(self, event: gr.EventData, current: Selection, model: str) -> Any:
         """The selection after a click or a key on the grid; what the browser sends may be anything."""
         return _picked(getattr(event, "block", None), getattr(event, "matrix", None), current, model)
 
+    def pick_spot(self, event: gr.EventData, current: Selection, model: str) -> Any:
+        """The selection after a click or a key on the maps of a matrix; what the browser sends may be anything."""
+        return self.pick_numbers(getattr(event, "row", None), getattr(event, "group", None), current, model)
+
     def pick_names(self, block: Any, matrix: Any, current: Selection, model: str) -> Any:
         """The selection after a change of the pickers."""
         return _picked(block, matrix, current, model)
 
-    def start(self, *values: Any) -> Updates:
-        """Start an exploration: [run id, timer, cancel button, compute button, progress]."""
+    def pick_numbers(self, row: Any, group: Any, current: Selection, model: str) -> Any:
+        """The selection after a change of row or group; both are clipped to the matrix when it is drawn."""
+        found = group_of(row, group)
+        if found is None:
+            return gr.skip()
+        chosen = {**current, **found, "asked": model}
+        return gr.skip() if chosen == current else chosen
+
+    def subjects(self, made_by: str, minus: str, model: str) -> Updates:
+        """[A's picker, B's picker]: what can be looked at now; what is gone gives way to rounding, or to nothing."""
+        try:
+            self._limits.check_model(model)
+            found = subjects(self._store, model)
+        except SalqError:
+            found = [("rounding to nearest", ROUNDING)]
+        known = [value for _, value in found]
+        one = gr.Dropdown(choices=found, value=made_by if made_by in known else ROUNDING)
+        return [one, gr.Dropdown(choices=[("nothing", NOTHING), *found], value=minus if minus in known else NOTHING)]
+
+    def follow(self, request: gr.Request, model: str) -> Updates:
+        """[A's picker, B's picker, metric] of the link that opened the page; the page says what of it cannot be found."""
+        link = read_link(dict(request.query_params), self._store, default_model=self._ctx.default_model, public=self._ctx.public)
+        pickers = self.subjects(link.made_by or ROUNDING, link.minus or NOTHING, model)
+        return [*pickers, link.value or gr.skip()]
+
+    def start(self, made_by: str, minus: str, *values: Any) -> Updates:
+        """Start an exploration: [run id, timer, cancel button, compute button, progress]; a calibration that was picked is measured too."""
         from salq.runs import worker
 
-        request = explore_request(Choices.of(*values), self._limits)
+        choices = Choices.of(*values)
+        picked = [info for info in (run_of(self._store, choices.model, one) for one in (made_by, minus)) if info is not None]
+        wanted = [info.id for info in picked if measured(self._store, choices.model, info.id, "output_error", "") is None]
+        request = explore_request(choices, self._limits, next(iter(wanted), None))
         run_id = self._store.create(request)
         worker.start(self._store, run_id)
         return [run_id, gr.Timer(active=True), gr.Button(visible=True), gr.Button(interactive=False), reading(words.STARTED)]
@@ -162,9 +240,59 @@ def digest(figure: str | None) -> str:
     return "" if figure is None else hashlib.sha256(figure.encode()).hexdigest()[:16]
 
 
-def matrix_html(picture: MatrixPicture) -> str:
+def unless(shown: str, figure: str | None) -> Any:
+    """The plot's update, or none when the browser shows this figure already."""
+    drawn = digest(figure)
+    return gr.skip() if drawn and drawn == shown else plot_update(figure)
+
+
+def panel_updates(shown: str, chart: Chart) -> Updates:
+    """[plot, text, table] of a panel."""
+    table = gr.Dataframe(value=chart.table, headers=chart.header) if chart.header else gr.Dataframe(value=[], headers=["nothing yet"])
+    same = bool(chart.figure) and digest(chart.figure) == shown
+    return [unless(shown, chart.figure), chart_html(chart), gr.skip() if same else table]
+
+
+def chart_html(chart: Chart) -> str:
+    """What is said under a chart."""
+    return reading(chart.reading) + reading(chart.problem, problem=True)
+
+
+def group_html(picture: GroupPicture) -> str:
+    """What is said above the number line."""
+    empty = not picture.line.figure and not picture.line.problem
+    return reading(words.GROUP_WAITS) if empty else facts(picture.facts)
+
+
+def whole_charts(store: RunStore, choices: Choices, made_by: str, minus: str, block: int, megabytes: float | None) -> tuple[Chart, Chart, BudgetView]:
+    """Depth, size and budget of the whole model; what cannot be drawn says why, and the others are there all the same."""
+    config = _safe(lambda: known_config(choices.model), None)
+    depth = _chart(lambda: depth_chart(store, choices, made_by, minus, block))
+    size = _chart(lambda: size_chart(store, choices, config, made_by, minus))
+    try:
+        budget = budget_chart(store, choices, config, megabytes)
+    except SalqError as error:
+        budget = BudgetView(Chart(problem=str(error)), None, 0.0, 1.0, 0.0)
+    return depth, size, budget
+
+
+def _chart(draw: Callable[[], Chart]) -> Chart:
+    try:
+        return draw()
+    except SalqError as error:
+        return Chart(problem=str(error))
+
+
+def _safe(read: Callable[[], Any], otherwise: Any) -> Any:
+    try:
+        return read()
+    except SalqError:
+        return otherwise
+
+
+def matrix_html(picture: MatrixPicture, hint: str = "") -> str:
     """What is said above the maps."""
-    return facts(picture.facts) + reading(picture.reading) + note(picture.problem)
+    return facts(picture.facts) + reading(picture.reading) + note(f"{picture.problem} {hint}".strip())
 
 
 def sizes_html(choices: Choices) -> str:
@@ -188,7 +316,7 @@ def _picked(block: Any, matrix: Any, current: Selection, model: Any) -> Any:
     chosen = selection_of(block, matrix, n_blocks_of(str(model)))
     if chosen is None:
         return gr.skip()
-    asked = chosen | {"asked": model}
+    asked = {"row": current.get("row", 0), "group": current.get("group", 0), **chosen, "asked": model}
     return gr.skip() if asked == current else asked
 
 
