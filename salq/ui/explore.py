@@ -28,7 +28,7 @@ def build(ctx: UiContext) -> None:
     first = First(ctx)
     gr.HTML(lede(words.EXPLORE_LEDE))
     over = _build_overview(first)
-    with gr.Tabs(elem_id="explore-model-tabs", elem_classes="salq-subtabs") as tabs:
+    with gr.Tabs(elem_id="explore-model-tabs", elem_classes="salq-subtabs", overflow_behavior="wrap") as tabs:
         with gr.Tab("All matrices", id="grid"):
             grid = _build_grid(first)
         with gr.Tab("Through the blocks", id="depth"):
@@ -193,7 +193,7 @@ def _build_detail(first: First) -> _Detail:
             scale=2, min_width=260,
         )  # fmt: skip
     text = gr.HTML(first.matrix_text, elem_id="matrix-reading")
-    with gr.Tabs(elem_id="matrix-tabs", elem_classes="salq-subtabs") as tabs:
+    with gr.Tabs(elem_id="matrix-tabs", elem_classes="salq-subtabs", overflow_behavior="wrap") as tabs:
         with gr.Tab("From above", id="maps"):
             maps = _plot(first.maps.figure, "matrix-maps")
             gr.HTML(note(words.MAPS_HINT))
@@ -213,7 +213,7 @@ def _build_group(first: First) -> _Group:
         row = gr.Number(picture.row, label="Row (output)", info=words.ROW_INFO, precision=0, minimum=0, elem_id="group-row", min_width=160)
         group = gr.Number(picture.group, label="Group", info=words.GROUP_NUMBER_INFO, precision=0, minimum=0, elem_id="group-number", min_width=160)
     told = gr.HTML(group_html(picture), elem_id="group-facts")
-    with gr.Tabs(elem_id="group-tabs", elem_classes="salq-subtabs") as tabs:
+    with gr.Tabs(elem_id="group-tabs", elem_classes="salq-subtabs", overflow_behavior="wrap") as tabs:
         with gr.Tab("On its number line", id="line"):
             line = _panel(picture.line, "group-line", "Its weights and their codes")
         with gr.Tab("Real weights around it", id="tile"):

@@ -15,7 +15,7 @@ from salq.runs.store import RunStore
 from salq.ui.context import BITS
 from salq.ui.explore_actions import n_blocks_of, selection_of
 from salq.ui.explore_group import group_of
-from salq.ui.explore_subject import KEPT, kept_names, subjects
+from salq.ui.explore_subject import KEPT, subjects
 
 TABS = ("learn", "explore", "calibrate", "compare", "runs")
 _HUB_ID = re.compile(r"^[\w.-]{1,96}/[\w.-]{1,96}$")
