@@ -263,6 +263,7 @@
   // ---- plots come and go: attach to each one once ---------------------------------------------------------------------------
   const ROOMS = [[GRID, attachGrid], [MAPS, attachMaps], [TRADE, attachTrade]];
   function scan() {
+    for (const button of document.querySelectorAll("button.salq-csv")) button.hidden = !plotIn(button.dataset.plot);
     for (const [id, attach] of ROOMS) {
       const plot = plotIn(id);
       if (plot && plot.on && plot._fullLayout && !plot.salqAttached) {

@@ -1,56 +1,20 @@
 """One group of weights on its grid: the levels, the clip, every weight's code and what it becomes. For Explore's number line."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from salq.quant.frozen import FrozenLinear, rtn
+from salq.quant.group_grid import GroupGrid
 from salq.quant.spec import QuantSpec
-
-
-@dataclass(frozen=True)
-class GroupGrid:
-    """The grid of one group and what it makes of the group's weights; plain numbers in weight units.
-
-    name: who chose it, such as `min/max` or a run's title. levels: ascending values that a code can stand for. codes[i]: index of weight i's
-    level as it is stored. values[i]: what the model applies in place of weight i, the adapter's share adapter[i] included.
-    scale and zero_point: None for a grid that is not uniform. keeps_low, keeps_high: the fraction of the group's own lowest and highest
-    weight that the outermost levels reach; None where the group has no weight on that side. rank: of the adapter, 0 without one.
-    """
-
-    name: str
-    levels: list[float]
-    codes: list[int]
-    values: list[float]
-    adapter: list[float]
-    scale: float | None
-    zero_point: int | None
-    keeps_low: float | None
-    keeps_high: float | None
-    rank: int = 0
-
-    @property
-    def low(self) -> float:
-        """The lowest level."""
-        return self.levels[0]
-
-    @property
-    def high(self) -> float:
-        """The highest level."""
-        return self.levels[-1]
 
 
 def min_max_grid(weights: Float[Tensor, " group"], spec: QuantSpec) -> GroupGrid:
     """Rounding to nearest over the full range of the group. Raises ShapeError for NaN or infinite weights."""
     line = weights.reshape(1, -1)
-    return grid_of(weights, rtn(line, replace_group(spec)), 0, "min/max")
-
-
-def replace_group(spec: QuantSpec) -> QuantSpec:
-    """The same grid for a row that is one group."""
-    return spec.model_copy(update={"group_size": None})
+    return grid_of(weights, rtn(line, spec.model_copy(update={"group_size": None})), 0, "min/max")
 
 
 def grid_of(weights: Float[Tensor, " group"], row: FrozenLinear, group: int, name: str) -> GroupGrid:

@@ -145,7 +145,8 @@ def read_rows(source: ModelSource, block: int, module_name: str, first: int, las
     path = file_of(source.folder, tensor)
     try:
         with safe_open(path, framework="pt") as file:
-            rows: Tensor = file.get_slice(tensor)[max(first, 0) : last]
+            part = file.get_slice(tensor)
+            rows: Tensor = part[max(first, 0) : min(last, part.get_shape()[0])]
             return rows.float()
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} holds no readable tensor {tensor}; fetch the model again.") from error

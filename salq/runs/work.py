@@ -170,9 +170,8 @@ def _explore(store: RunStore, run_id: str, request: ExploreRequest) -> Steps[Non
         results["errors"] = [grid.to_json() for grid in grids]
         few = tokens[:DEPTH_SAMPLES]
         named = {str(request.run): frozen} if frozen else {}
-        results["depth"] = [
-            one.to_json() for one in (yield from _guarded(depth_errors(model, few, request.specs, named), "The errors through depth"))
-        ]
+        depth = yield from _guarded(depth_errors(model, few, request.specs, named), "The errors through depth")
+        results["depth"] = [one.to_json() for one in depth]
     if request.specs:
         yield from _guarded(reduce_matrices(model, request.specs[0], found), "The maps of the matrices")
     store.write_metrics(run_id, results)

@@ -228,7 +228,7 @@ def _wire(ctx: UiContext, over: _Overview, parts: _Parts, first: First) -> None:
     grid, detail, group, budget = parts.grid, parts.detail, parts.group, parts.budget
     timer, finished, opened_once = gr.Timer(1.0, active=False), gr.State(""), gr.State(0)
     grid_shown, maps_shown = gr.State(digest(first.grid.figure)), gr.State(digest(first.maps.figure))
-    whole_shown, group_shown = gr.State(first.whole_digests), gr.State(first.group_digests)
+    depth_shown, money_shown, group_shown = gr.State(digest(first.depth.figure)), gr.State(first.money_digests), gr.State(first.group_digests)
     who = [over.made_by, over.minus]
     changed = [side.model.input, side.bits.input, side.group_size.input, side.symmetric.input, finished.change, opened_once.change]
     gr.on(
@@ -236,9 +236,12 @@ def _wire(ctx: UiContext, over: _Overview, parts: _Parts, first: First) -> None:
         [grid.grid, grid.text, over.problem, grid.table, grid.fold, over.sizes, grid_shown], **DRAW,
     )  # fmt: skip
     gr.on(
-        [ctx.selection.change, budget.slider.release, *(one.change for one in who), *changed], draw.whole,
-        [whole_shown, ctx.selection, budget.slider, *who, *side.inputs],
-        [*parts.depth.all, *parts.size.all, *budget.curve.all, budget.widths, budget.slider, whole_shown], **DRAW,
+        [ctx.selection.change, *(one.change for one in who), *changed], draw.depth, [depth_shown, ctx.selection, *who, *side.inputs],
+        [*parts.depth.all, depth_shown], **DRAW,
+    )  # fmt: skip
+    gr.on(
+        [budget.slider.release, *(one.change for one in who), *changed], draw.money, [money_shown, budget.slider, *who, *side.inputs],
+        [*parts.size.all, *budget.curve.all, budget.widths, budget.slider, money_shown], **DRAW,
     )  # fmt: skip
     drawn = gr.on(
         [ctx.selection.change, detail.how.input, over.made_by.change, *changed], draw.matrix,
@@ -247,7 +250,7 @@ def _wire(ctx: UiContext, over: _Overview, parts: _Parts, first: First) -> None:
     )  # fmt: skip
     of_group = (
         [group_shown, ctx.selection, *who, *side.inputs],
-        [*group.line.all, group.tile, group.facts, *detail.histogram.all, group.row, group.group, group_shown],
+        [*group.line.all, group.tile, group.facts, *detail.histogram.all, group.row, group.group, ctx.bridge, group_shown],
     )
     drawn.then(draw.group, *of_group, **DRAW)
     over.minus.change(draw.group, *of_group, **DRAW)

@@ -21,6 +21,8 @@ USUAL_RANK = 64
 """Rank of the adapters that the recipes learn unless told otherwise; marked where nothing was calibrated."""
 
 CURVE_POINTS = 160
+SLACK = 0.06
+"""MB: the slider rounds its ends to a decimal."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,8 @@ def budget_chart(store: RunStore, choices: Choices, config: dict[str, Any] | Non
     sizes = {bits: [sum(matrix_bits(spec, *shape).values()) // 8 for shape in of_block] * found.n_blocks for bits, spec in specs.items()}
     cost = {bits: [value or 0.0 for row in found.cells("weighted_error", spec.tag) or [] for value in row] for bits, spec in specs.items()}
     low, high = sum(sizes[2]) / MB, sum(sizes[8]) / MB
-    wanted = min(max(megabytes if megabytes is not None else sum(sizes[3]) / MB, low), high)
+    is_asked = megabytes is not None and low - SLACK <= megabytes <= high + SLACK  # the slider may still hold another model's budget
+    wanted = min(max(megabytes if megabytes is not None and is_asked else sum(sizes[3]) / MB, low), high)
     try:
         widths = allocate_within(sizes, cost, wanted * MB + 1)
     except ConfigError:

@@ -10,6 +10,7 @@ import numpy as np
 from salq.core.errors import ConfigError, SalqError
 from salq.figures import Ruler, number_lines, payload, weight_histogram, weight_tile
 from salq.models.source import resolve
+from salq.quant.group_grid import GroupGrid
 from salq.quant.spec import QuantSpec, check_group_size
 from salq.runs.kept import MatrixMaps, WeightGroup, kept_group, kept_maps
 from salq.runs.store import RunStore
@@ -20,8 +21,6 @@ from salq.ui.explore_subject import NOTHING, ROUNDING, run_of, spec_of_subject
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from salq.evaluation.group_view import GroupGrid
 
 TILE_ROWS, TILE_GROUPS, TILE_INPUTS = 8, 1, 344
 """Rows above and below the group, groups to its left and right, and the most inputs that are drawn."""
@@ -80,7 +79,7 @@ def group_picture(store: RunStore, choices: Choices, selection: dict[str, Any], 
         problem = (
             f"{count} of the {place.size} weights of this group are NaN or infinite, so it has no grid; the model file is damaged. Choose another."
         )
-        return _placed(GroupPicture(Chart(problem=problem), _tile(rows[:, left:right], None, top, left, place)), place, shape)
+        return _placed(GroupPicture(Chart(problem=problem), _tile(rows[:, left:right].numpy(), None, top, left, place)), place, shape)
     grids, problems = [min_max_grid(weights, spec)], []
     for subject in dict.fromkeys((made_by, minus)):
         try:
@@ -89,7 +88,7 @@ def group_picture(store: RunStore, choices: Choices, selection: dict[str, Any], 
             problems.append(str(error))
     quantized = _quantized(store, choices, made_by, place, rows, top, spec)
     line = _line(weights.tolist(), grids, place, spec, " ".join(problems))
-    tile = _tile(rows[:, left:right], None if quantized is None else quantized[:, left:right], top, left, place)
+    tile = _tile(rows[:, left:right].numpy(), None if quantized is None else quantized[:, left:right].numpy(), top, left, place)
     return _placed(GroupPicture(line, tile, _histogram(maps, grids, place), _facts(weights.tolist(), grids, place)), place, shape)
 
 
@@ -109,9 +108,7 @@ def kept_group_picture(choices: Choices, selection: dict[str, Any]) -> GroupPict
     return _placed(picture, place, shape)
 
 
-def _kept_grid(kept: WeightGroup, bits: int) -> "GroupGrid":
-    from salq.evaluation.group_view import GroupGrid
-
+def _kept_grid(kept: WeightGroup, bits: int) -> GroupGrid:
     levels, grid = kept.levels(bits), kept.grids[str(bits)]
     codes = [min(range(len(levels)), key=lambda code: abs(levels[code] - weight)) for weight in kept.weights]
     low, high = min(kept.weights), max(kept.weights)
@@ -121,18 +118,14 @@ def _kept_grid(kept: WeightGroup, bits: int) -> "GroupGrid":
     )  # fmt: skip
 
 
-def _kept_learned(kept: WeightGroup, tag: str) -> "list[GroupGrid]":
-    from salq.evaluation.group_view import GroupGrid
-
+def _kept_learned(kept: WeightGroup, tag: str) -> list[GroupGrid]:
     return [GroupGrid(**{**grid, "name": f"learned by {name}"}) for name, grid in kept.learned.items() if name.endswith(tag)]
 
 
 def _kept_tile(kept: WeightGroup, place: _Place) -> str | None:
     if not kept.tile:
         return None
-    import torch
-
-    values = torch.tensor(kept.tile["weights"])
+    values = np.asarray(kept.tile["weights"], dtype=np.float32)
     return _tile(values, None, int(kept.tile["row"]), int(kept.tile["column"]), place)
 
 
@@ -178,7 +171,7 @@ def _maps(store: RunStore, choices: Choices, place: _Place, made_by: str) -> Mat
         return None
 
 
-def _learned(store: RunStore, choices: Choices, subject: str, place: _Place, weights: "Tensor", spec: QuantSpec) -> "list[GroupGrid]":
+def _learned(store: RunStore, choices: Choices, subject: str, place: _Place, weights: "Tensor", spec: QuantSpec) -> list[GroupGrid]:
     """The grid that a calibration of this machine chose for the group. Raises ConfigError when its groups are others, StoreError: block gone."""
     from salq.evaluation.group_view import grid_of
 
@@ -207,17 +200,14 @@ def _quantized(store: RunStore, choices: Choices, made_by: str, place: _Place, r
         return None
 
 
-def _tile(rows: "Tensor", quantized: "Tensor | None", top: int, left: int, place: _Place) -> str:
-    import math
-
-    made: np.ndarray | None = None if quantized is None else quantized.numpy()
-    size = place.size if place.size < TILE_INPUTS else math.ceil(rows.shape[1] / 6)
+def _tile(rows: np.ndarray, quantized: np.ndarray | None, top: int, left: int, place: _Place) -> str:
+    size = place.size if place.size < TILE_INPUTS else -(-rows.shape[1] // 6)
     shown = min(place.size, left + rows.shape[1] - place.first)
-    figure = weight_tile(rows.numpy(), made, top, left, (place.row, place.first, shown), size)
+    figure = weight_tile(rows, quantized, top, left, (place.row, place.first, shown), size)
     return payload(figure, f"salq-block{place.block}-{place.matrix}-row{place.row}-group{place.group}-weights")
 
 
-def _line(weights: Sequence[float], grids: "Sequence[GroupGrid]", place: _Place, spec: QuantSpec, problem: str) -> Chart:
+def _line(weights: Sequence[float], grids: Sequence[GroupGrid], place: _Place, spec: QuantSpec, problem: str) -> Chart:
     shown = slice(0, MOST_DOTS)
     rulers = [Ruler(_ruler_name(grid), grid.levels, grid.codes[shown], grid.values[shown]) for grid in grids]
     figure = number_lines(list(weights[shown]), rulers, place.first)
@@ -231,7 +221,7 @@ def _line(weights: Sequence[float], grids: "Sequence[GroupGrid]", place: _Place,
     return Chart(payload(figure, name), _line_reading(weights, grids) + cut, problem, header, table)
 
 
-def _ruler_name(grid: "GroupGrid") -> str:
+def _ruler_name(grid: GroupGrid) -> str:
     clip = " and ".join(
         f"{keeps:.0%} of the {side} end" for keeps, side in ((grid.keeps_low, "low"), (grid.keeps_high, "high")) if keeps is not None
     )  # fmt: skip
@@ -243,7 +233,7 @@ def _mean_move(weights: Sequence[float], values: Sequence[float]) -> float:
     return sum(abs(one - other) for one, other in zip(weights, values, strict=True)) / len(weights)
 
 
-def _line_reading(weights: Sequence[float], grids: "Sequence[GroupGrid]") -> str:
+def _line_reading(weights: Sequence[float], grids: Sequence[GroupGrid]) -> str:
     base = grids[0]
     plain = _mean_move(weights, base.values)
     told = (
@@ -260,7 +250,7 @@ def _line_reading(weights: Sequence[float], grids: "Sequence[GroupGrid]") -> str
     return f"{told}. The grid {grid.name} {clip} and moves a weight by {move:.2g} on average{adapter}.{why}"
 
 
-def _facts(weights: Sequence[float], grids: "Sequence[GroupGrid]", place: _Place) -> list[tuple[str, str, str]]:
+def _facts(weights: Sequence[float], grids: Sequence[GroupGrid], place: _Place) -> list[tuple[str, str, str]]:
     last = place.first + place.size - 1
     found = [
         ("Group", f"row {place.row}, group {place.group}", f"inputs {place.first} to {last} of block {place.block}, {place.matrix}"),
@@ -273,7 +263,7 @@ def _facts(weights: Sequence[float], grids: "Sequence[GroupGrid]", place: _Place
     return found
 
 
-def _histogram(maps: MatrixMaps | None, grids: "Sequence[GroupGrid]", place: _Place) -> Chart:
+def _histogram(maps: MatrixMaps | None, grids: Sequence[GroupGrid], place: _Place) -> Chart:
     """All weights of the matrix, with the levels of the group's grid: the learned one when there is one."""
     if maps is None or maps.histogram is None:
         return Chart(problem="The histogram of this matrix is not kept; it appears once the model is on this machine.")

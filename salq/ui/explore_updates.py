@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -51,9 +52,10 @@ class First:
         self.maps = kept_picture(choices, self.block, self.matrix)
         self.matrix_text = matrix_html(self.maps)
         self.sizes = sizes_html(choices)
-        self.depth, self.size, self.budget = whole_charts(ctx.store, choices, ROUNDING, NOTHING, self.block, None)
+        self.depth = _chart(lambda: depth_chart(ctx.store, choices, ROUNDING, NOTHING, self.block))
+        self.size, self.budget = money_charts(ctx.store, choices, ROUNDING, NOTHING, None)
         self.group = kept_group_picture(choices, selection)
-        self.whole_digests = [digest(one) for one in (self.depth.figure, self.size.figure, self.budget.curve.figure, self.budget.grid)]
+        self.money_digests = [digest(one) for one in (self.size.figure, self.budget.curve.figure, self.budget.grid)]
         self.group_digests = [digest(one) for one in (self.group.line.figure, self.group.tile, self.group.histogram.figure)]
 
 
@@ -77,21 +79,30 @@ class Drawing:
         told = [reading(view.reading) + note(view.source), reading(view.problem, problem=True)]
         return [unless(shown, view.figure), *told, table, gr.Accordion(visible=bool(view.table)), sizes_html(choices), digest(view.figure)]
 
-    def whole(self, shown: list[str], selection: Selection, megabytes: float, made_by: str, minus: str, *values: Any) -> Updates:
-        """[depth's panel, size's panel, budget's panel, width grid, slider, digests]: what is told of the whole model beside the grid."""
+    def depth(self, shown: str, selection: Selection, made_by: str, minus: str, *values: Any) -> Updates:
+        """[depth's panel, digest]."""
         try:
             choices = Choices.of(*values)
             self._limits.check_model(choices.model)
-            depth, size, budget = whole_charts(self._store, choices, made_by, minus, selection["block"], megabytes)
+            chart = depth_chart(self._store, choices, made_by, minus, selection["block"])
         except SalqError as error:
-            bad = Chart(problem=str(error))
-            return [*panel_updates("", bad), *panel_updates("", bad), *panel_updates("", bad), plot_update(None), gr.skip(), [""] * 4]
-        figures = [depth.figure, size.figure, budget.curve.figure, budget.grid]
-        before = [*shown, *[""] * 4][:4]
-        panels = [panel_updates(old, one) for old, one in zip(before, (depth, size, budget.curve), strict=False)]
-        low, high = round(budget.low, 1), max(round(budget.high, 1), round(budget.low, 1) + 1)
-        slider = gr.Slider(minimum=low, maximum=high, value=round(budget.mb, 1))
-        return [*panels[0], *panels[1], *panels[2], unless(before[3], budget.grid), slider, [digest(one) for one in figures]]
+            chart = Chart(problem=str(error))
+        return [*panel_updates(shown, chart), digest(chart.figure)]
+
+    def money(self, shown: list[str], megabytes: float, made_by: str, minus: str, *values: Any) -> Updates:
+        """[size's panel, budget's panel, width grid, slider, digests]: what the whole model takes, and what a budget would buy."""
+        try:
+            choices = Choices.of(*values)
+            self._limits.check_model(choices.model)
+            size, budget = money_charts(self._store, choices, made_by, minus, megabytes)
+        except SalqError as error:
+            size, budget = Chart(problem=str(error)), NO_BUDGET
+        figures = [size.figure, budget.curve.figure, budget.grid]
+        before = [*shown, *[""] * 3][:3]
+        panels = [*panel_updates(before[0], size), *panel_updates(before[1], budget.curve)]
+        low = round(budget.low, 1)
+        slider = gr.Slider(minimum=low, maximum=max(round(budget.high, 1), low + 1), value=round(budget.mb, 1))
+        return [*panels, unless(before[2], budget.grid), slider, [digest(one) for one in figures]]
 
     def matrix(self, shown: str, selection: Selection, pooling: str, made_by: str, *values: Any) -> Iterator[Updates]:
         """[maps, reading, table, spectrum's panel, block picker, matrix picker, bridge, digest]; fetches a model only when asked to."""
@@ -127,10 +138,12 @@ class Drawing:
         return [plot_update(kept.figure), text, kept.table, *panel_updates("", kept.spectrum), *pickers, gr.skip(), digest(kept.figure)]
 
     def group(self, shown: list[str], selection: Selection, made_by: str, minus: str, *values: Any) -> Updates:
-        """[number line's panel, tile, facts, histogram's panel, row, group, digests]; what the last handler fetched is here by now."""
+        """[number line's panel, tile, facts, histogram's panel, row, group, bridge, digests]; what the last handler fetched is here by now."""
         try:
             choices = Choices.of(*values)
             self._limits.check_model(choices.model)
+            count = n_blocks_of(choices.model)
+            selection = {**selection, "block": min(selection["block"], count - 1) if count else selection["block"]}
             if is_here(choices.model):
                 picture = group_picture(self._store, choices, selection, made_by, minus)
             else:
@@ -139,11 +152,12 @@ class Drawing:
             picture = GroupPicture(Chart(problem=str(error)))
         before = [*shown, *[""] * 3][:3]
         figures = [picture.line.figure, picture.tile, picture.histogram.figure]
-        numbers = [gr.skip(), gr.skip()]
+        numbers, place = [gr.skip(), gr.skip()], gr.skip()
         if picture.rows:
-            numbers = [gr.Number(value=picture.row, maximum=picture.rows - 1), gr.Number(value=picture.group, maximum=picture.groups - 1)]
+            numbers = [picture.row, picture.group]
+            place = {**selection, "row": picture.row, "group": picture.group}
         line, histogram = panel_updates(before[0], picture.line), panel_updates(before[2], picture.histogram)
-        return [*line, unless(before[1], picture.tile), group_html(picture), *histogram, *numbers, [digest(one) for one in figures]]
+        return [*line, unless(before[1], picture.tile), group_html(picture), *histogram, *numbers, place, [digest(one) for one in figures]]
 
     def pick_cell(self, event: gr.EventData, current: Selection, model: str) -> Any:
         """The selection after a click or a key on the grid; what the browser sends may be anything."""
@@ -264,16 +278,17 @@ def group_html(picture: GroupPicture) -> str:
     return reading(words.GROUP_WAITS) if empty else facts(picture.facts)
 
 
-def whole_charts(store: RunStore, choices: Choices, made_by: str, minus: str, block: int, megabytes: float | None) -> tuple[Chart, Chart, BudgetView]:
-    """Depth, size and budget of the whole model; what cannot be drawn says why, and the others are there all the same."""
+NO_BUDGET = BudgetView(NO_CHART, None, 0.0, 1.0, 0.0)
+
+
+def money_charts(store: RunStore, choices: Choices, made_by: str, minus: str, megabytes: float | None) -> tuple[Chart, BudgetView]:
+    """Size and budget of the whole model; what cannot be drawn says why, and the other one is there all the same."""
     config = _safe(lambda: known_config(choices.model), None)
-    depth = _chart(lambda: depth_chart(store, choices, made_by, minus, block))
     size = _chart(lambda: size_chart(store, choices, config, made_by, minus))
     try:
-        budget = budget_chart(store, choices, config, megabytes)
+        return size, budget_chart(store, choices, config, megabytes)
     except SalqError as error:
-        budget = BudgetView(Chart(problem=str(error)), None, 0.0, 1.0, 0.0)
-    return depth, size, budget
+        return size, replace(NO_BUDGET, curve=Chart(problem=str(error)))
 
 
 def _chart(draw: Callable[[], Chart]) -> Chart:

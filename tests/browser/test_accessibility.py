@@ -58,7 +58,9 @@ def is_ours(page: Page, target: list[Any]) -> bool:
     """Whether the element lies in a part of the page that salq draws itself."""
     return bool(
         page.evaluate(
-            "([selector, ours]) => { try { const one = document.querySelector(selector); return !!one && !!one.closest(ours); } catch { return false; } }",
+            """([selector, ours]) => {
+                try { const one = document.querySelector(selector); return !!one && !!one.closest(ours); } catch { return false; }
+            }""",
             [str(target[0]), OURS],
         )
     )

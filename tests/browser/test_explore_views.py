@@ -1,7 +1,6 @@
 """Explore below the grid in a browser: one group, A minus B, depth, sizes, budgets; by mouse, keys and links; what is drawn and exported."""
 
 import csv
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(420)]
 
 
 @pytest.fixture(scope="module")
-def runs(served: Served) -> Iterator[tuple[str, str]]:
+def runs(served: Served) -> tuple[str, str]:
     """(calibration, exploration that measured it) of the page's model, made before the browser comes."""
     from salq.runs.execute import execute
 
@@ -41,7 +40,7 @@ def runs(served: Served) -> Iterator[tuple[str, str]]:
         explored = served.store.create(asked)
         list(execute(served.store, explored))
     assert served.store.get(explored).status == "done", served.store.get(explored).problem
-    yield calibrated, explored
+    return calibrated, explored
 
 
 def plot_of(page: Page, plot: str, expression: str) -> Any:

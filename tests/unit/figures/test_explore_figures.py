@@ -140,7 +140,10 @@ def test_every_figure_names_its_columns_with_units_for_the_export() -> None:
 def test_the_views_of_the_largest_matrix_stay_below_half_a_megabyte() -> None:
     """128 x 344 cells are what every larger matrix is reduced to."""
     generator = np.random.default_rng(0)
-    panels = [MapPanel(name, 10.0 ** generator.normal(size=(128, 344)), scale, "u") for name, scale in zip("abc", ("Cividis", "Viridis", "Inferno"))]
+    panels = [
+        MapPanel(name, 10.0 ** generator.normal(size=(128, 344)), scale, "u")
+        for name, scale in zip("abc", ("Cividis", "Viridis", "Inferno"), strict=True)
+    ]
     maps = matrix_maps(panels, range(0, 129 * 32, 32), range(0, 345 * 32, 32), how="max", group_size=64)
     assert len(payload(maps, "x")) < 500_000
     weights = generator.normal(size=(17, 344)).astype(np.float32)

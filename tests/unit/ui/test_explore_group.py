@@ -178,10 +178,11 @@ def test_depth_sizes_and_budget_of_the_explored_model(store: RunStore, home: tup
     assert budget.low < budget.mb < budget.high
     assert len(budget.curve.table) == 2 * 7
     assert "This is a prediction" in budget.curve.reading
-    least = budget_chart(store, asked, known_config(str(tiny_folder)), 0.0)
+    least = budget_chart(store, asked, known_config(str(tiny_folder)), budget.low)
     assert all(row[-1] == 2 for row in least.curve.table)
-    most = budget_chart(store, asked, known_config(str(tiny_folder)), 1e9)
+    most = budget_chart(store, asked, known_config(str(tiny_folder)), budget.high)
     assert all(row[-1] == 8 for row in most.curve.table)
+    assert budget_chart(store, asked, known_config(str(tiny_folder)), 1e6).mb == budget.mb  # another model's budget
     assert "press Compute" in budget_chart(store, choices(str(tiny_folder), group=32), known_config(str(tiny_folder)), None).curve.problem
     assert "press Compute" in depth_chart(store, choices(str(tiny_folder), group=32), ROUNDING, NOTHING, 0).problem
 
