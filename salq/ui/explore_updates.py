@@ -14,10 +14,8 @@ from salq.runs.store import RunStore
 from salq.ui import words
 from salq.ui.context import Choices, UiContext, as_gr_error
 from salq.ui.explore_actions import (
-    GridView,
     MatrixPicture,
     explore_request,
-    grid_view,
     is_here,
     kept_picture,
     known_config,
@@ -27,6 +25,7 @@ from salq.ui.explore_actions import (
     size_facts,
 )
 from salq.ui.explore_charts import NO_CHART, BudgetView, Chart, budget_chart, depth_chart, made_by_note, size_chart
+from salq.ui.explore_grid import GridView, grid_view
 from salq.ui.explore_group import GroupPicture, group_of, group_picture, kept_group_picture
 from salq.ui.explore_subject import NOTHING, ROUNDING, measured, run_of, subjects
 from salq.ui.html import facts, note, progress_bar, reading

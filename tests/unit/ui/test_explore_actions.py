@@ -17,7 +17,8 @@ from salq.runs.limits import LOCAL, PUBLIC
 from salq.runs.requests import ExploreRequest
 from salq.runs.store import RunStore
 from salq.ui.context import WHOLE_ROW, Choices
-from salq.ui.explore_actions import LINEARS, explore_request, grid_view, is_here, matrix_picture, n_blocks_of, selection_of, size_facts
+from salq.ui.explore_actions import LINEARS, explore_request, is_here, matrix_picture, n_blocks_of, selection_of, size_facts
+from salq.ui.explore_grid import grid_view
 from salq.ui.explore_updates import Drawing
 
 

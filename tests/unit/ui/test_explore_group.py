@@ -21,8 +21,9 @@ from salq.runs.limits import LOCAL
 from salq.runs.requests import CalibrateRequest, Evaluation, ExploreRequest
 from salq.runs.store import RunStore
 from salq.ui.context import WHOLE_ROW, Choices
-from salq.ui.explore_actions import explore_request, grid_view, known_config, matrix_picture
+from salq.ui.explore_actions import explore_request, known_config, matrix_picture
 from salq.ui.explore_charts import budget_chart, depth_chart, made_by_note, size_chart
+from salq.ui.explore_grid import grid_view
 from salq.ui.explore_group import group_of, group_picture, kept_group_picture
 from salq.ui.explore_subject import NOTHING, ROUNDING, subjects
 from salq.ui.explore_updates import Drawing
