@@ -10,8 +10,9 @@ from salq.ui import words
 from salq.ui.context import UiContext
 from salq.ui.explore_actions import LINEARS, POOLINGS, TABLE_HEADER
 from salq.ui.explore_charts import Chart
+from salq.ui.explore_shown import chart_html, digest, group_html, plot_data
 from salq.ui.explore_subject import NOTHING, ROUNDING
-from salq.ui.explore_updates import FIRST_METRIC, Drawing, First, chart_html, digest, group_html, guarded, plot_data
+from salq.ui.explore_updates import FIRST_METRIC, Drawing, First, guarded
 from salq.ui.html import csv_button, lede, note, reading, section
 from salq.ui.links import COPY_LINK
 
