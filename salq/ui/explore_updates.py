@@ -182,14 +182,19 @@ class Drawing:
         except SalqError:
             found = [("rounding to nearest", ROUNDING)]
         known = [value for _, value in found]
-        one = gr.Dropdown(choices=found, value=made_by if made_by in known else ROUNDING)
-        return [one, gr.Dropdown(choices=[("nothing", NOTHING), *found], value=minus if minus in known else NOTHING)]
+        # The value is left alone while it exists: a link may be setting it at this moment.
+        gone = [{} if made_by in known else {"value": ROUNDING}, {} if minus in {NOTHING, *known} else {"value": NOTHING}]
+        return [gr.Dropdown(choices=found, **gone[0]), gr.Dropdown(choices=[("nothing", NOTHING), *found], **gone[1])]
 
     def follow(self, request: gr.Request, model: str) -> Updates:
         """[A's picker, B's picker, metric] of the link that opened the page; the page says what of it cannot be found."""
         link = read_link(dict(request.query_params), self._store, default_model=self._ctx.default_model, public=self._ctx.public)
-        pickers = self.subjects(link.made_by or ROUNDING, link.minus or NOTHING, model)
-        return [*pickers, link.value or gr.skip()]
+        try:
+            found = subjects(self._store, model)
+        except SalqError:
+            found = [("rounding to nearest", ROUNDING)]
+        one = gr.Dropdown(choices=found, value=link.made_by or ROUNDING)
+        return [one, gr.Dropdown(choices=[("nothing", NOTHING), *found], value=link.minus or NOTHING), link.value or gr.skip()]
 
     def start(self, made_by: str, minus: str, *values: Any) -> Updates:
         """Start an exploration: [run id, timer, cancel button, compute button, progress]; a calibration that was picked is measured too."""

@@ -195,7 +195,8 @@ def test_pickers_offer_finished_runs_of_this_model_only(store: RunStore, home: t
     assert home[1] not in [value for _, value in subjects(store, DEFAULT_MODEL)]
     ctx = SimpleNamespace(store=store, limits=LOCAL)
     a, b = Drawing(ctx).subjects(home[1], "20200101-000000-abcd", str(tiny_folder))  # type: ignore[arg-type]
-    assert (a["value"] if isinstance(a, dict) else a.value, b["value"] if isinstance(b, dict) else b.value) == (home[1], NOTHING)
+    assert "value" not in a.constructor_args  # it exists: left alone
+    assert b.constructor_args["value"] == NOTHING
     request = explore_request(choices(str(tiny_folder)), LOCAL, home[1])
     assert request.run == home[1]
 
