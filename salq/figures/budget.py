@@ -39,7 +39,7 @@ def budget_curve(dealt: Sequence[tuple[float, float]], uniform: Sequence[tuple[i
         meta={"csv": ["series", "quantized matrices (MB)", "predicted rise of the loss (nats per sample)"]},
     )
     figure.update_xaxes(title_text="quantized matrices, MB")
-    figure.update_yaxes(title_text="predicted: Σ ½ F (w−ŵ)², nats per sample", type="log", dtick="D2", exponentformat="power")
+    figure.update_yaxes(title_text="predicted: Σ ½ F (w−ŵ)², nats per sample", type="log", dtick=1, exponentformat="power")
     return figure
 
 
