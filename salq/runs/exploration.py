@@ -20,6 +20,8 @@ Cells = list[list[float | None]]
 
 Metric = Literal["weight_error", "output_error", "weighted_error", "saliency"]
 FORMAT = 1
+DEPTH_SAMPLES = 4
+"""Samples that the errors through depth are measured on: two passes for every grid."""
 
 
 @dataclass(frozen=True)

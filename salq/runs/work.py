@@ -28,6 +28,7 @@ from salq.kernels.assemble import quantized_copy
 from salq.models.llama import Llama, load_model
 from salq.quant.frozen import FrozenLinear
 from salq.runs.environment import environment
+from salq.runs.exploration import DEPTH_SAMPLES
 from salq.runs.inputs import Inputs, gather
 from salq.runs.limits import Limits
 from salq.runs.plan import Plan, check_room, plan
@@ -39,8 +40,6 @@ from salq.saliency.maps import SaliencyMap, compute_saliency
 Result = TypeVar("Result")
 Steps = Generator[ev.Event, None, Result]
 LOAD_SECONDS = 5.0
-DEPTH_SAMPLES = 4
-"""Samples that the errors through depth are measured on: two passes for every grid."""
 
 
 def perform(store: RunStore, run_id: str, request: CalibrateRequest | ExploreRequest) -> Steps[None]:

@@ -10,7 +10,7 @@ from salq.models.catalogue import parameters_of
 from salq.models.shapes import linear_shapes
 from salq.quant.size import matrix_bits, size_report
 from salq.quant.spec import QuantSpec, check_group_size
-from salq.runs.exploration import DepthCells, Exploration, explorations
+from salq.runs.exploration import DEPTH_SAMPLES, DepthCells, Exploration, explorations
 from salq.runs.kept import MatrixMaps, kept_runs
 from salq.runs.store import RunStore
 from salq.ui.context import Choices
@@ -98,7 +98,7 @@ def _depth_reading(series: dict[str, tuple[list[float | None], list[float | None
         f"errors, {together[-1]:.0%} has piled up after the last one"
     )
     others = [f"{other}: {pair[1][-1]:.0%}" for other, pair in list(series.items())[1:] if pair[1] and pair[1][-1] is not None]
-    return f"{told}{' (' + ', '.join(others) + ')' if others else ''}."
+    return f"{told}{' (' + ', '.join(others) + ')' if others else ''}. Measured on {DEPTH_SAMPLES} samples of the exploration's text."
 
 
 def _length(series: dict[str, tuple[list[float | None], list[float | None]]]) -> int:
