@@ -42,7 +42,8 @@ def build(ctx: UiContext) -> None:
     group = _build_group(first)
     with gr.Row():
         link = gr.Button("Copy a link to this view", size="sm", elem_id="explore-link", scale=0, min_width=220)
-    link.click(None, [ctx.sidebar.model, ctx.sidebar.bits, ctx.selection, over.made_by, over.minus, over.metric, ctx.run_id], None, js=COPY_LINK)
+    # The bridge and not the state: the browser knows no values of states.
+    link.click(None, [ctx.sidebar.model, ctx.sidebar.bits, ctx.bridge, over.made_by, over.minus, over.metric, ctx.run_id], None, js=COPY_LINK)
     for one in (tabs, detail.tabs, group.tabs):
         one.select(None, None, None, js=RESIZE)
     _wire(ctx, over, _Parts(grid, depth, size, budget, detail, group), first)

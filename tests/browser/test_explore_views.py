@@ -45,7 +45,7 @@ def runs(served: Served) -> tuple[str, str]:
 
 def plot_of(page: Page, plot: str, expression: str) -> Any:
     """A value out of a drawn chart: `p` is plotly's."""
-    page.locator(f"#{plot} .js-plotly-plot .main-svg").first.wait_for()
+    page.locator(f"#{plot} .js-plotly-plot .main-svg").first.wait_for(state="attached")  # its tab may be a hidden one
     return page.evaluate(f"(id) => {{ const p = document.querySelector(`#${{id}} .js-plotly-plot`); return {expression}; }}", plot)
 
 
@@ -205,5 +205,5 @@ def test_what_is_drawn_can_be_saved(served: Served, runs: tuple[str, str], visit
     assert sum(row[0].endswith(": weights") for row in rows) == 64
     with page.expect_download() as waiting:
         page.locator("#explore-grid").hover()
-        page.locator("#explore-grid .modebar-btn[data-title*='png']").click()
+        page.locator("#explore-grid .modebar-btn[data-title*='PNG']").click()
     assert waiting.value.suggested_filename.endswith(".png")
