@@ -159,7 +159,7 @@ def test_every_view_is_drawn_in_its_tab(served: Served, runs: tuple[str, str], v
     together = plot_of(page, "explore-depth", "p._fullData.filter((one) => one.name.includes('mine, quantized')).map((one) => Array.from(one.y))[0]")
     assert together == pytest.approx(explored.depth[runs[0]].together)
     weight = read_weight(resolve(str(served.model)), 1, "mlp.down_proj")
-    assert sum(plot_of(page, "matrix-histogram", "Array.from(p._fullData[0].y)")) == weight.numel()
+    assert sum(plot_of(page, "matrix-histogram", "Array.from(p._fullData[0].y, (one) => one || 0)")) == weight.numel()
     frozen = served.store.result(runs[0]).load(1)["mlp.down_proj"]
     tile = plot_of(page, "group-tile", "({ w: Array.from(p.calcdata[0][0].z[3]), q: Array.from(p.calcdata[1][0].z[3]), x0: p._fullData[0].x0 })")
     count = len(tile["w"])
