@@ -11,7 +11,9 @@ import hashlib
 import json
 import shlex
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -23,7 +25,7 @@ from salq.core.errors import SalqError  # noqa: E402
 from salq.core.files import write_json  # noqa: E402
 from salq.models.catalogue import DEFAULT_MODEL  # noqa: E402
 from salq.quant.spec import QuantSpec  # noqa: E402
-from salq.runs.exploration import kept_folder, of_run  # noqa: E402
+from salq.runs.exploration import Exploration, kept_folder, of_run  # noqa: E402
 from salq.runs.kept import KeptRun, MatrixMaps, WeightGroup, keep_exploration, keep_group, keep_maps, keep_runs  # noqa: E402
 from salq.runs.requests import CalibrateRequest, Evaluation, ExploreRequest  # noqa: E402
 from salq.runs.store import RunInfo, RunStore  # noqa: E402
@@ -38,6 +40,8 @@ SPECS = tuple(QuantSpec(bits=bits, group_size=group) for bits in (2, 3, 4, 8) fo
 MATRIX = (17, "mlp.down_proj")
 CHAT_SIDE, CHAT_PROMPT = ("apiq", 3, 64), "What is the capital of France, and what is it known for?"
 """Who answers beside the original in the kept conversation, and the first example prompt of the page."""
+TILE = (8, 64)
+"""Rows and inputs around the group that are kept with it."""
 GROUP_ROW, GROUP_START = 100, 640
 """One group of 64 real weights for the number line of Learn; any would do, this one is not special."""
 
@@ -64,6 +68,12 @@ def fingerprint() -> str:
     return hashlib.sha256(json.dumps([*keys, MATRIX, GROUP_ROW, GROUP_START, CHAT_SIDE, CHAT_PROMPT]).encode()).hexdigest()
 
 
+def measure_request(run_id: str) -> ExploreRequest:
+    """The grids of a calibration, on the text and the saliency map of `explore_request`."""
+    asked = explore_request()
+    return ExploreRequest(model=asked.model, text=asked.text, n_samples=asked.n_samples, seq_len=asked.seq_len, device=asked.device, run=run_id)
+
+
 def command(name: str, bits: int, group: int) -> str:
     """What a person types for one of the runs."""
     return (
@@ -75,7 +85,7 @@ def command(name: str, bits: int, group: int) -> str:
 def finished(store: RunStore, request: CalibrateRequest | ExploreRequest) -> RunInfo:
     """The run of a request: found when it was done before, else carried out here. Raises SalqError when it fails."""
     same = [info for info in store.list() if info.request is not None and info.request.key() == request.key()]
-    done = next((info for info in same if info.status == "done"), None)
+    done = next((info for info in same if info.status == "done" and (info.kind != "explore" or "depth" in info.metrics)), None)
     if done is not None:
         return done
     run_id = next((info.id for info in same if info.can_resume), None) or store.create(request)
@@ -86,9 +96,29 @@ def finished(store: RunStore, request: CalibrateRequest | ExploreRequest) -> Run
     return info
 
 
-def keep_matrix() -> None:
-    """The maps of one matrix and one group of its weights."""
+def explored(store: RunStore) -> Exploration:
+    """The exploration, and with it the grids of the calibrations of Explore that are finished."""
+    found = of_run(finished(store, explore_request()))
+    assert found is not None, "an explore run that is done has results"
+    depth, runs = dict(found.depth), {}
+    for name, run_id in calibrated(store).items():
+        one = of_run(finished(store, measure_request(run_id)))
+        assert one is not None, "so has one that measured a calibration"
+        runs[name], depth[name] = one.runs[run_id], one.depth[run_id]
+    return replace(found, runs=runs, depth=depth)
+
+
+def calibrated(store: RunStore) -> dict[str, str]:
+    """{name: run id} of the finished calibrations that learned something, such as `apiq w3g64`."""
+    keys = {request.key(): f"{request.method} {request.tag}" for request in calibration_requests() if request.method != "rtn"}
+    done = {info.request.key(): info.id for info in store.list() if info.status == "done" and info.kind == "calibrate" and info.request is not None}
+    return {name: done[key] for key, name in keys.items() if key in done}
+
+
+def keep_matrix(store: RunStore) -> None:
+    """The maps of one matrix and one group of its weights, as calibrations see it, too."""
     from salq.data.sources import load_text
+    from salq.evaluation.group_view import grid_of
     from salq.evaluation.matrix_view import matrix_view
     from salq.models.llama import read_weight
     from salq.models.source import resolve
@@ -110,7 +140,23 @@ def keep_matrix() -> None:
         frozen = rtn(weight[GROUP_ROW : GROUP_ROW + 1, GROUP_START : GROUP_START + 64], QuantSpec(bits=bits, group_size=64))
         grids[str(bits)] = {"scale": float(frozen.scale), "zero_point": float(frozen.zero_point)}
     weights = [round(value, 7) for value in weight[GROUP_ROW, GROUP_START : GROUP_START + 64].tolist()]
-    keep_group(DEFAULT_MODEL, WeightGroup(block, matrix, GROUP_ROW, GROUP_START, weights, grids))
+    line, learned = weight[GROUP_ROW, GROUP_START : GROUP_START + 64], {}
+    for name, run_id in calibrated(store).items():
+        row = store.result(run_id).open(block).row(matrix, GROUP_ROW)
+        learned[name] = short(asdict(grid_of(line, row, GROUP_START // 64, name)))
+    top, left = GROUP_ROW - TILE[0], GROUP_START - TILE[1]
+    around = weight[top : GROUP_ROW + TILE[0] + 1, left : GROUP_START + 64 + TILE[1]]
+    tile = {"row": top, "column": left, "weights": short(around.tolist())}
+    keep_group(DEFAULT_MODEL, WeightGroup(block, matrix, GROUP_ROW, GROUP_START, weights, grids, learned, tile))
+
+
+def short(value: Any) -> Any:
+    """JSON values with five significant digits."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {name: short(one) for name, one in value.items()}
+    return [short(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def keep_chat(run_id: str) -> None:
@@ -142,10 +188,7 @@ def keep_noise() -> None:
 def main() -> int:
     """Run everything that is missing and keep the results; what was finished when a later run fails is kept all the same."""
     store = open_store()
-    explored = of_run(finished(store, explore_request()))
-    assert explored is not None, "an explore run that is done has results"
-    keep_exploration(DEFAULT_MODEL, explored)
-    keep_matrix()
+    keep_exploration(DEFAULT_MODEL, explored(store))
     keep_noise()
     kept: list[KeptRun] = []
     for request, (name, bits, group) in zip(calibration_requests(), CALIBRATIONS, strict=True):
@@ -154,6 +197,8 @@ def main() -> int:
         keep_runs(DEFAULT_MODEL, kept)
         if (name, bits, group) == CHAT_SIDE:
             keep_chat(info.id)
+    keep_exploration(DEFAULT_MODEL, explored(store))  # again, now that the calibrations can be measured
+    keep_matrix(store)
     write_json(kept_folder(DEFAULT_MODEL) / "made.json", {"fingerprint": fingerprint(), "command": "make assets"})
     return 0
 

@@ -16,6 +16,7 @@ from benchmarks.make_assets import (  # noqa: E402 - the checkout is put on the 
     GROUP_START,
     MATRIX,
     TEXT,
+    calibrated,
     calibration_requests,
     explore_request,
 )
@@ -23,9 +24,10 @@ from salq.cli.follow import open_store  # noqa: E402
 from salq.data.sources import load_text  # noqa: E402
 from salq.data.windows import evaluation_windows, sample_windows  # noqa: E402
 from salq.lessons.material import keep_material  # noqa: E402
+from salq.lessons.matrix import GROUP, learned_of  # noqa: E402
 from salq.lessons.measure import WAY, Wanted, measure  # noqa: E402
 from salq.models.catalogue import CATALOGUE, DEFAULT_MODEL  # noqa: E402
-from salq.models.llama import load_model  # noqa: E402
+from salq.models.llama import load_model, read_weight  # noqa: E402
 from salq.saliency.maps import find, saliency_key  # noqa: E402
 
 PATCH_MATRIX = "self_attn.q_proj"
@@ -70,7 +72,10 @@ def main() -> int:
         {f"{recipe} w{bits}g{group}": {index: blocks.load(index) for index in range(model.n_blocks)}},
         tell=lambda part: print(part, file=sys.stderr, flush=True),
     )
-    keep_material(DEFAULT_MODEL, material)
+    line = read_weight(model.source, MATRIX[0], MATRIX[1])[GROUP_ROW, GROUP_START : GROUP_START + GROUP]
+    rows = {name: store.result(run_id).open(MATRIX[0]).row(MATRIX[1], GROUP_ROW) for name, run_id in calibrated(store).items()}
+    learned = tuple(learned_of(line, row, GROUP_START // GROUP, name) for name, row in rows.items())
+    keep_material(DEFAULT_MODEL, material.model_copy(update={"learned": learned}))
     return 0
 
 

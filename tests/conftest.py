@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -14,6 +15,8 @@ from salq.models.source import resolve
 from salq.models.tiny import save_tiny
 from tests.helpers import random_tokens
 
+hypothesis.settings.register_profile("salq", deadline=None)  # the machine may be busy; the suite has a time limit per test
+hypothesis.settings.load_profile("salq")
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub client, which reads it once
 
 PERSONAL_HOME = settings.home()  # before any test moves SALQ_HOME

@@ -92,6 +92,63 @@
     plot.on("plotly_hover", (event) => showTip(plot, tip, event));
     plot.on("plotly_unhover", () => hideTip(plot, tip));
     plot.on("plotly_relayouting", () => hideTip(plot, tip));
+    plot.on("plotly_click", (event) => {
+      const [row, col] = event.points[0].pointIndex || event.points[0].pointNumber;
+      spot = { row, col };
+      chooseSpot(plot, 0);
+    });
+    plot.on("plotly_afterplot", () => frameSpot(plot));
+    const frame = document.getElementById(MAPS);
+    frame.tabIndex = 0;
+    frame.setAttribute("role", "group");
+    frame.setAttribute("aria-label", "Maps of the matrix. Arrow keys choose a group of weights, which is drawn below; with Shift, ten cells at once.");
+    if (!frame.salqKeys) {
+      frame.salqKeys = true;
+      frame.addEventListener("keydown", onSpotKey);
+    }
+    followSpot();
+  }
+
+  // One group of the matrix is selected: `spot` is its cell of the maps. A click and the arrow keys move it.
+  let spot = null, spotSettle = 0;
+  const cellOf = (edges, value) => Math.max(edges.findIndex((edge, i) => i + 1 < edges.length && value >= edge && value < edges[i + 1]), 0);
+
+  function chooseSpot(plot, delay) {
+    const meta = plot.layout.meta;
+    frameSpot(plot);
+    clearTimeout(spotSettle);
+    spotSettle = setTimeout(() => {
+      spotSettle = 0;
+      trigger("spot", { row: meta.rows[spot.row], group: meta.group_size ? Math.floor(meta.cols[spot.col] / meta.group_size) : 0 });
+    }, delay);
+  }
+
+  function onSpotKey(event) {
+    const plot = plotIn(MAPS), move = MOVES[event.key];
+    if (!plot || !move || !spot) return;
+    event.preventDefault();
+    const meta = plot.layout.meta, far = event.shiftKey ? 10 : 1;
+    const clamp = (value, size) => Math.min(Math.max(value, 0), size - 1);
+    const wide = meta.group_size ? Math.max(Math.round(meta.group_size / (meta.cols[1] - meta.cols[0])), 1) : 1; // cells of one group
+    spot = { row: clamp(spot.row + move[1] * far, meta.rows.length - 1), col: clamp(spot.col + move[0] * far * wide, meta.cols.length - 1) };
+    chooseSpot(plot, 250);
+  }
+
+  function followSpot() {
+    const plot = plotIn(MAPS), chosen = props.value;
+    if (spotSettle || !plot || !plot.layout || !plot.layout.meta || !chosen) return;
+    const meta = plot.layout.meta, column = meta.group_size ? chosen.group * meta.group_size : 0;
+    spot = { row: cellOf(meta.rows, chosen.row || 0), col: cellOf(meta.cols, column || 0) };
+    frameSpot(plot);
+  }
+
+  // A frame around the whole group on every panel.
+  function frameSpot(plot) {
+    const meta = plot.layout && plot.layout.meta;
+    if (!spot || !meta || !meta.rows || spot.row + 1 >= meta.rows.length || spot.col + 1 >= meta.cols.length) return;
+    const size = meta.group_size, first = meta.cols[spot.col];
+    const from = size ? Math.floor(first / size) * size : meta.cols[0], to = size ? Math.min(from + size, meta.cols[meta.cols.length - 1]) : meta.cols[meta.cols.length - 1];
+    boxes(plot, meta, "salq-spot", [meta.rows[spot.row], meta.rows[spot.row + 1]], [from, to]);
   }
 
   function showTip(plot, tip, event) {
@@ -114,25 +171,29 @@
     const at = y.l2p((meta.rows[row] + meta.rows[row + 1]) / 2) + y._offset;
     tip.style.left = `${Math.min(Math.max(middle, 90), plot.clientWidth - 90)}px`;
     tip.style.top = `${at}px`;
-    ghosts(plot, meta, row, col);
+    boxes(plot, meta, "salq-ghost", [meta.rows[row], meta.rows[row + 1]], [meta.cols[col], meta.cols[col + 1]]);
   }
 
-  function ghosts(plot, meta, row, col) {
+  // A frame of a class around rows and inputs, on every panel.
+  function boxes(plot, meta, kind, rows, cols) {
     const layout = plot._fullLayout;
     meta.panels.forEach((_, i) => {
       const suffix = i ? i + 1 : "";
       const x = layout[`xaxis${suffix}`], y = layout[`yaxis${suffix}`];
-      let box = plot.querySelector(`:scope > .salq-ghost[data-panel="${i}"]`);
+      if (!x || !y) return;
+      let box = plot.querySelector(`:scope > .${kind}[data-panel="${i}"]`);
       if (!box) {
         box = document.createElement("div");
-        box.className = "salq-ghost";
+        box.className = kind;
+        box.setAttribute("aria-hidden", "true");
         box.dataset.panel = i;
         plot.appendChild(box);
       }
-      const left = x.l2p(meta.cols[col]), right = x.l2p(meta.cols[col + 1]);
-      const top = y.l2p(meta.rows[row]), bottom = y.l2p(meta.rows[row + 1]);
+      const inside = (axis, value) => Math.min(Math.max(axis.l2p(value), 0), axis._length);
+      const left = inside(x, cols[0]), right = inside(x, cols[1]);
+      const top = inside(y, rows[0]), bottom = inside(y, rows[1]);
       Object.assign(box.style, {
-        display: "block",
+        display: right > left && top !== bottom ? "block" : "none",
         left: `${x._offset + left - 3}px`,
         width: `${right - left + 6}px`,
         top: `${y._offset + Math.min(top, bottom) - 3}px`,
@@ -154,9 +215,55 @@
     });
   }
 
+  // ---- numbers as CSV: what a chart has drawn, with the units that the figure names --------------------------------------------
+  const quoted = (cell) => (/[",\n]/.test(`${cell}`) ? `"${`${cell}`.replaceAll('"', '""')}"` : `${cell}`);
+  const plain = (value) => (typeof value === "number" ? (Number.isFinite(value) ? String(Number(value.toPrecision(7))) : "") : (value ?? ""));
+
+  function rowsOf(plot) {
+    const meta = plot.layout.meta || {}, rows = [];
+    plot._fullData.forEach((trace, i) => {
+      if (trace.type !== "heatmap") {
+        const xs = trace.x || [], ys = trace.y || [];
+        for (let j = 0; j < xs.length; j += 1) if (xs[j] !== null && ys[j] !== null) rows.push([trace.name, xs[j], ys[j]]);
+        return;
+      }
+      const z = plot.calcdata[i][0].z;
+      for (let row = 0; row < z.length; row += 1) {
+        for (let col = 0; col < z[row].length; col += 1) {
+          const value = z[row][col];
+          if (meta.rows) rows.push([trace.name, meta.rows[row], meta.rows[row + 1] - 1, meta.cols[col], meta.cols[col + 1] - 1, decoded(meta.panels[i], value)]);
+          else if (meta.text) rows.push([trace.name, at(trace.x, trace.x0, col), at(trace.y, trace.y0, row), trace.text[row][col]]);
+          else rows.push([trace.name, at(trace.x, trace.x0, col), at(trace.y, trace.y0, row), meta.log && Number.isFinite(value) ? 10 ** value : value]);
+        }
+      }
+    });
+    return rows;
+  }
+  const at = (values, first, i) => (values && values.length ? values[i] : (first || 0) + i);
+  const decoded = (panel, code) => (code > 254 ? "" : 10 ** (panel.low + ((panel.high - panel.low) * code) / 254));
+
+  function saveCsv(id) {
+    const plot = plotIn(id);
+    if (!plot || !plot._fullData) return;
+    const meta = plot.layout.meta || {}, axes = plot._fullLayout;
+    let header = meta.csv || ["series", axes.xaxis.title.text || "x", axes.yaxis.title.text || "y"];
+    if (meta.rows) header = [...header.slice(0, -1), `value (${meta.panels.map((panel) => `${panel.title}: ${panel.unit}`).join("; ")})`];
+    const text = [header, ...rowsOf(plot)].map((row) => row.map((cell) => quoted(plain(cell))).join(",")).join("\n");
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([`${text}\n`], { type: "text/csv" }));
+    link.download = `${(plot._context && plot._context.toImageButtonOptions && plot._context.toImageButtonOptions.filename) || id}.csv`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 4000);
+  }
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest && event.target.closest("button.salq-csv");
+    if (button) saveCsv(button.dataset.plot);
+  });
+
   // ---- plots come and go: attach to each one once ---------------------------------------------------------------------------
   const ROOMS = [[GRID, attachGrid], [MAPS, attachMaps], [TRADE, attachTrade]];
   function scan() {
+    for (const button of document.querySelectorAll("button.salq-csv")) button.hidden = !plotIn(button.dataset.plot);
     for (const [id, attach] of ROOMS) {
       const plot = plotIn(id);
       if (plot && plot.on && plot._fullLayout && !plot.salqAttached) {
@@ -174,7 +281,8 @@
   }
   window.salqScan = scan;
   window.addEventListener("resize", () => setTimeout(() => plotIn(GRID) && outline(plotIn(GRID)), 200));
-  watch("value", follow);
+  window.addEventListener("resize", () => setTimeout(() => plotIn(MAPS) && frameSpot(plotIn(MAPS)), 200));
+  watch("value", () => (follow(), followSpot()));
   scan();
 
   // A narrow screen belongs to the tabs: salq.css keeps the sidebar away until its own button is pressed. Gradio mounts it open, at a moment

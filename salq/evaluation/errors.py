@@ -21,6 +21,7 @@ from salq.models.llama import LINEARS, SHARED_INPUTS, Llama
 from salq.models.shapes import linear_shapes
 from salq.quant.frozen import FrozenLinear, rtn
 from salq.quant.spec import QuantSpec, check_group_size
+from salq.saliency.maps import SaliencyMap
 
 Cells = list[list[float | None]]
 """[n_blocks][7], columns in the order of LINEARS; None where there is no such matrix or no finite value."""
@@ -32,6 +33,7 @@ class ErrorGrid:
 
     weight_error: |W - W_hat| / |W|. output_error: |(W - W_hat) X| / |W X| over all tokens, None as a whole without text. Frobenius norms;
     W_hat includes the adapter. made_by: "rtn", or "calibrated" for matrices that were handed in finished.
+    weighted_error: 1/2 sum F (w - w_hat)^2 over the matrix, nats per sample, F the saliency; None as a whole without saliency.
     n_nonfinite[block][i]: NaN and infinite entries among the matrix's weights and inputs; such a matrix has no error.
     """
 
@@ -39,6 +41,7 @@ class ErrorGrid:
     made_by: Literal["rtn", "calibrated"]
     weight_error: Cells = field(default_factory=list)
     output_error: Cells | None = None
+    weighted_error: Cells | None = None
     n_nonfinite: list[list[int]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
@@ -50,6 +53,7 @@ class ErrorGrid:
             "linears": list(LINEARS),
             "weight_error": self.weight_error,
             "output_error": self.output_error,
+            "weighted_error": self.weighted_error,
             "n_nonfinite": self.n_nonfinite,
         }
 
@@ -71,27 +75,30 @@ def quantization_errors(
     specs: Sequence[QuantSpec],
     frozen: Mapping[int, Mapping[str, FrozenLinear]] | None = None,
     batch_size: int = 4,
+    saliency: SaliencyMap | None = None,
 ) -> Generator[Event, None, list[ErrorGrid]]:
     """The phase "errors": one PhaseStep per block, then MetricReported("errors", [ErrorGrid.to_json(), ...]); returns the grids.
 
     One ErrorGrid per spec (rounding to nearest), then one for `frozen` ({block: {module_name: matrix}}, blocks may be missing).
-    tokens None: weight errors only, nothing is run. Inputs are reduced to X X^T as soon as a linear has them, by
+    tokens None: weight errors only, nothing is run. saliency: adds the saliency-weighted errors.
+    Inputs are reduced to X X^T as soon as a linear has them, by
     |D X|^2 = trace(D X X^T D^T); so every further spec costs a product of matrices, not a pass over the tokens.
     Memory: hidden states of all samples, and X X^T of one block in float32. Raises ShapeError for a group size that does not divide a matrix.
     """
     _check_group_sizes(model, specs)
     started = time.monotonic()
     quantizers = [_rounding(spec) for spec in specs]
-    grids = [ErrorGrid(spec, "rtn", output_error=None if tokens is None else []) for spec in specs]
+    grids = [_empty(spec, "rtn", tokens, saliency) for spec in specs]
     if frozen:
         quantizers.append(_finished(frozen))
-        grids.append(ErrorGrid(_spec_of(frozen), "calibrated", output_error=None if tokens is None else []))
+        grids.append(_empty(_spec_of(frozen), "calibrated", tokens, saliency))
     yield PhaseStarted("errors", of=model.n_blocks, unit="blocks")
     inputs = None if tokens is None else capture_block_inputs(model, tokens, batch_size)
     for block in range(model.n_blocks):
         moments = {} if inputs is None else advance_with_moments(model, block, inputs, batch_size)
+        fisher = {} if saliency is None else saliency.block(block)
         for grid, quantizer in zip(grids, quantizers, strict=True):
-            _add_block(grid, quantizer, model, block, moments)
+            _add_block(grid, quantizer, model, block, moments, fisher)
         yield PhaseStep("errors", block + 1)
     yield MetricReported("errors", [grid.to_json() for grid in grids])
     yield PhaseDone("errors", time.monotonic() - started)
@@ -135,11 +142,18 @@ def output_error(weight: Float[Tensor, "out in"], quantized: Float[Tensor, "out 
     return _ratio(_output_norm(weight - quantized, moment), _output_norm(weight, moment))
 
 
+def weighted_error(weight: Float[Tensor, "out in"], quantized: Float[Tensor, "out in"], fisher: Float[Tensor, "out in"]) -> float | None:
+    """1/2 sum F (w - w_hat)^2, nats per sample; summed in float64. None when it is not finite."""
+    value = float((fisher.to(weight.device) * (weight - quantized).square()).sum(dtype=torch.float64)) / 2
+    return value if value < float("inf") else None
+
+
 @torch.no_grad()
-def _add_block(grid: ErrorGrid, quantizer: Quantizer, model: Llama, block: int, moments: Mapping[str, Moment]) -> None:
+def _add_block(grid: ErrorGrid, quantizer: Quantizer, model: Llama, block: int, moments: Mapping[str, Moment], fisher: Mapping[str, Tensor]) -> None:
     """Append one row to every part of the grid."""
     weight_row: list[float | None] = []
     output_row: list[float | None] = []
+    weighted_row: list[float | None] = []
     counts: list[int] = []
     for name, linear in model.linears(block).items():
         weight, moment = cast(Tensor, linear.weight).float(), moments.get(name)
@@ -147,11 +161,18 @@ def _add_block(grid: ErrorGrid, quantizer: Quantizer, model: Llama, block: int, 
         quantized = None if bad_weights else _effective(quantizer(block, name, weight), weight, f"block {block}, {name}")
         weight_row.append(None if quantized is None else weight_error(weight, quantized))
         output_row.append(None if quantized is None or moment is None else output_error(weight, quantized, moment.total))
+        weighted_row.append(None if quantized is None or name not in fisher else weighted_error(weight, quantized, fisher[name]))
         counts.append(bad_weights + (moment.n_nonfinite if moment else 0))
     grid.weight_error.append(weight_row)
     grid.n_nonfinite.append(counts)
     if grid.output_error is not None:
         grid.output_error.append(output_row)
+    if grid.weighted_error is not None:
+        grid.weighted_error.append(weighted_row)
+
+
+def _empty(spec: QuantSpec, made_by: Literal["rtn", "calibrated"], tokens: Tensor | None, saliency: SaliencyMap | None) -> ErrorGrid:
+    return ErrorGrid(spec, made_by, output_error=None if tokens is None else [], weighted_error=None if saliency is None else [])
 
 
 def _effective(quantized: FrozenLinear | None, weight: Tensor, where: str) -> Tensor | None:

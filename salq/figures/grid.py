@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from salq.figures.style import ERROR_SCALE, FAINT, SALIENCY_SCALE, heading, styled
+from salq.figures.style import DIFFERENCE_SCALE, ERROR_SCALE, FAINT, PRODUCT_SCALE, SALIENCY_SCALE, heading, styled
 
 ROW_HEIGHT = 34
 
@@ -35,6 +35,14 @@ METRICS: dict[str, GridMetric] = {
             ERROR_SCALE,
             False,
             "what the matrix computes moved far",
+        ),
+        GridMetric(
+            "weighted_error",
+            "Saliency-weighted error",
+            "Σ ½ F (w−ŵ)², nats per sample",
+            PRODUCT_SCALE,
+            True,
+            "quantizing this matrix alone should raise the loss most",
         ),
         GridMetric(
             "saliency",
@@ -75,16 +83,54 @@ def grid_heatmap(values: Sequence[Sequence[float]], module_names: Sequence[str],
             colorscale=metric.colours,
             zmin=low,
             zmax=high,
+            name=metric.title,
             xgap=1.5,
             ygap=1.5,
             colorbar=_colorbar(metric, low, high),
         )
     )
-    styled(figure, height=ROW_HEIGHT * len(names) + 118, margin={"l": 44, "r": 8, "t": 52, "b": 44})
-    figure.add_annotation(heading(metric.title, metric.unit, 1.0))
+    _framed(figure, len(names), metric.title, metric.unit, log=metric.log)
+    return figure
+
+
+def grid_difference(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]], module_names: Sequence[str], metric: GridMetric) -> go.Figure:
+    """Heatmap of A minus B, both [n_blocks][n_modules], centred at 0 with a symmetric range: red, A is larger; blue, A is smaller.
+
+    The range ends at the 98th percentile of |A - B|, so that one matrix does not bleach all others; the title says where.
+    """
+    first, second = (np.asarray(values, dtype=np.float64).T for values in (a, b))
+    table = first - second
+    table = np.where(np.isfinite(table), table, np.nan)
+    sizes = np.abs(table[np.isfinite(table)])
+    edge = float(np.percentile(sizes, 98)) if sizes.size else 1.0
+    edge = edge or (float(sizes.max()) if sizes.size else 0.0) or 1.0
+    names = [short_name(name) for name in module_names]
+    custom = [
+        [[name, _number(one), _number(other)] for one, other in zip(row, base, strict=True)]
+        for name, row, base in zip(module_names, first, second, strict=True)
+    ]
+    bar = _colorbar(metric, -edge, edge) | {"tickvals": [-edge, 0, edge], "ticktext": [f"{-edge:.2g}", "0", f"{edge:.2g}"]}
+    figure = go.Figure(
+        go.Heatmap(
+            z=table.tolist(), x=list(range(table.shape[1])), y=names, customdata=custom, colorscale=DIFFERENCE_SCALE, zmin=-edge, zmax=edge,
+            name=f"{metric.title}, A minus B", xgap=1.5, ygap=1.5, colorbar=bar,
+            hovertemplate=f"block %{{x}}, %{{customdata[0]}}<br>{metric.title}: A %{{customdata[1]}}, B %{{customdata[2]}}<br>"
+            "A minus B: %{z:.3g}<extra></extra>",
+        )
+    )  # fmt: skip
+    clipped = int((sizes > edge * (1 + 1e-9)).sum())
+    note = f", colours end at ±{edge:.2g} ({clipped} beyond)" if clipped else ""
+    _framed(figure, len(names), f"{metric.title}: A minus B", f"{metric.unit}{note}", log=False)
+    return figure
+
+
+def _framed(figure: go.Figure, rows: int, title: str, unit: str, *, log: bool) -> None:
+    """Axes, heading and what an export to CSV needs to know."""
+    styled(figure, height=ROW_HEIGHT * rows + 118, margin={"l": 44, "r": 8, "t": 52, "b": 44})
+    figure.update_layout(meta={"csv": ["series", "block (index)", "matrix", f"{title} ({unit})"], "log": log})
+    figure.add_annotation(heading(title, unit, 1.0))
     figure.update_xaxes(title_text="block", showgrid=False, tickangle=0, fixedrange=True)
     figure.update_yaxes(title_text="matrix", showgrid=False, autorange="reversed", fixedrange=True, tickfont={"size": 12})
-    return figure
 
 
 def _custom(table: np.ndarray, module_names: Sequence[str]) -> list[list[list[str]]]:

@@ -79,7 +79,9 @@ def matrix_maps(
         "rows": list(map(int, row_edges)),
         "cols": list(map(int, col_edges)),
         "how": how,
+        "group_size": group_size,
         "panels": [],
+        "csv": ["map", "first output (index)", "last output (index)", "first input (index)", "last input (index)", "value (unit of the map)"],
     }
     for index, (panel, (bottom, top)) in enumerate(zip(panels, heights, strict=True)):
         coded = encode(np.asarray(panel.values, dtype=np.float64))

@@ -28,6 +28,16 @@ class Row(_Part):
     weights: tuple[float, ...] = Field(description="Weights, in weight units; a multiple of 64 of them.")
 
 
+class Learned(_Part):
+    """What a calibration chose for the group of the number line."""
+
+    name: str = Field(description="The calibration, such as `apiq w3g64`.")
+    bits: int = Field(description="Width of its codes.")
+    lower: float = Field(description="Lowest level as a fraction of the group's lowest weight; 1 when no weight is negative.")
+    upper: float = Field(description="Highest level as a fraction of the group's highest weight; 1 when no weight is positive.")
+    total: float = Field(ge=0, description="Sum of (w - w_hat)^2 over the group, without the adapter.")
+
+
 class Patch(_Part):
     """One group of each of some evenly spread rows of a matrix, with saliency."""
 
@@ -103,6 +113,7 @@ class Material(_Part):
     matrix: str = Field(description="Path of the matrix inside its block.")
     note: str = Field(default="", description="What a reader must know about the numbers, such as the text they were measured on.")
     group: Row = Field(description="One group, for the number line.")
+    learned: tuple[Learned, ...] = Field(default=(), description="What calibrations chose for that group.")
     row: Row = Field(description="Several groups of one row.")
     patch: Patch
     spectrum: Spectrum

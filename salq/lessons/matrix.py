@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from salq.core.errors import ShapeError
-from salq.lessons.material import Patch, Row, Spectrum, rounded
-from salq.quant.frozen import freeze, rtn
+from salq.evaluation.group_view import grid_of
+from salq.lessons.material import Learned, Patch, Row, Spectrum, rounded
+from salq.quant.frozen import FrozenLinear, freeze, rtn
 from salq.quant.grid import group_range, qparams_from_range
 from salq.quant.spec import QuantSpec
 
@@ -82,6 +83,15 @@ def shares_of(row: Row, one: Row) -> dict[str, float]:
     grids = (QuantSpec(bits=3, group_size=GROUP), QuantSpec(bits=3, group_size=None))
     fine, coarse = (squared_error(line, rtn(line, spec).effective_weight()) for spec in grids)
     return {name: rounded(value) for name, value in (told | {"row_gain": fine / coarse}).items()}
+
+
+def learned_of(weights: Float[Tensor, " group"], row: FrozenLinear, group: int, name: str) -> Learned:
+    """What a calibration chose for a group: the ends of its grid beside the group's own, and the squared error of its codes."""
+    grid = grid_of(weights, row, group, name)
+    plain = torch.tensor(grid.values) - torch.tensor(grid.adapter)
+    ends = [1.0 if keeps is None else keeps for keeps in (grid.keeps_low, grid.keeps_high)]
+    error = squared_error(weights.unsqueeze(0), plain.unsqueeze(0))
+    return Learned(name=name, bits=row.spec.bits, lower=rounded(ends[0]), upper=rounded(ends[1]), total=rounded(error))
 
 
 def best_clip(weight: Float[Tensor, "out in"], spec: QuantSpec) -> tuple[float, float]:

@@ -20,8 +20,8 @@ from salq.evaluation.scores import Windows, perplexity
 from salq.kernels.assemble import rtn_blocks
 from salq.lessons.allocation import WIDTHS as ALL_WIDTHS
 from salq.lessons.allocation import allocate, total_cost
-from salq.lessons.material import Allocated, Budget, Material, Talk, Told, Travel, rounded
-from salq.lessons.matrix import GROUP, ROW_WEIGHTS, WIDTHS, patch_of, row_of, shares_of, spectrum_of
+from salq.lessons.material import Allocated, Budget, Learned, Material, Talk, Told, Travel, rounded
+from salq.lessons.matrix import GROUP, ROW_WEIGHTS, WIDTHS, learned_of, patch_of, row_of, shares_of, spectrum_of
 from salq.lessons.travel import travel
 from salq.models.capture import BlockInputs, capture_block_inputs, run_block
 from salq.models.llama import LINEARS, Llama
@@ -78,9 +78,25 @@ def measure(
     line, group = row_of(weight, row, start // ROW_WEIGHTS * ROW_WEIGHTS), row_of(weight, row, start, GROUP)
     return Material(
         model=model.name, title=wanted.title, block=block, matrix=matrix, note=wanted.note, group=group, row=line,
+        learned=_learned(weight, wanted.place, calibrated),
         patch=patch_of(wanted.patch, _weight(model, block, wanted.patch), saliency.matrix(block, wanted.patch)), spectrum=spectrum,
         shares=shares_of(line, group) | kept_shares(model, saliency), travel=ways, budget=budget, talk=talk,
     )  # fmt: skip
+
+
+def _learned(weight: Tensor, place: tuple[int, str, int, int], calibrated: Mapping[str, Frozen]) -> tuple[Learned, ...]:
+    """What each calibration with groups of GROUP chose for the group of the number line."""
+    block, matrix, row, start = place
+    found = []
+    for name, frozen in calibrated.items():
+        whole = frozen.get(block, {}).get(matrix)
+        if whole is not None and whole.spec.group_size == GROUP:
+            part = dataclasses.replace(
+                whole, codes=whole.codes[row : row + 1], scale=whole.scale[row : row + 1], zero_point=whole.zero_point[row : row + 1],
+                lora_B=None if whole.lora_B is None else whole.lora_B[row : row + 1],
+            )  # fmt: skip
+            found.append(learned_of(weight[row, start : start + GROUP], part, start // GROUP, name))
+    return tuple(found)
 
 
 def input_moment(model: Llama, tokens: Tensor, block: int, matrix: str) -> Tensor:

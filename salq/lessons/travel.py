@@ -6,16 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from salq.evaluation.depth import relative_error
 from salq.lessons.material import Travel, rounded
 
 Block = Callable[[Tensor], Tensor]
 """One decoder layer, from hidden states to hidden states."""
 
-
-def relative_error(changed: Float[Tensor, "samples seq hidden"], original: Float[Tensor, "samples seq hidden"]) -> float:
-    """Mean over tokens of |h_hat - h| / |h|. A mean of ratios, because a few tokens of LLaMAs have hidden states a thousand times longer."""
-    ratio = torch.linalg.vector_norm(changed - original, dim=-1).double() / torch.linalg.vector_norm(original, dim=-1).double()
-    return float(ratio.mean())
+__all__ = ["relative_error", "travel"]
 
 
 @torch.no_grad()

@@ -136,6 +136,22 @@ def read_weight(source: ModelSource, block: int, module_name: str) -> Tensor:
         raise ModelError(f"{path} holds no readable tensor {tensor}; fetch the model again.") from error
 
 
+def read_rows(source: ModelSource, block: int, module_name: str, first: int, last: int) -> Tensor:
+    """Rows first to last - 1 of one linear's weight `[rows, in]` as float32; the rest of the file is not touched.
+
+    Rows that do not exist are left out. Raises ModelError when the tensor is not there.
+    """
+    tensor = f"model.layers.{block}.{module_name}.weight"
+    path = file_of(source.folder, tensor)
+    try:
+        with safe_open(path, framework="pt") as file:
+            part = file.get_slice(tensor)
+            rows: Tensor = part[max(first, 0) : min(last, part.get_shape()[0])]
+            return rows.float()
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} holds no readable tensor {tensor}; fetch the model again.") from error
+
+
 def _read_model(source: ModelSource, dtype: torch.dtype) -> LlamaForCausalLM:
     try:
         with quiet():

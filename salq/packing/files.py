@@ -6,6 +6,7 @@ The manifest is one metadata key, `salq`: format, origin, and per matrix its gri
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from salq.core.errors import FormatError, NewerFormatError
+from salq.core.errors import FormatError, NewerFormatError, ShapeError
 from salq.core.files import atomic_path
 from salq.packing.matrix import pack_matrix, unpack_matrix
+from salq.packing.planes import pack_plane, unpack_plane
 from salq.quant.frozen import FrozenLinear
-from salq.quant.size import Grid
+from salq.quant.size import PLANES, Grid
 from salq.quant.spec import QuantSpec
 
 FORMAT = 2
@@ -118,6 +120,26 @@ class PackedFile:
         except FormatError as error:
             raise FormatError(f"{self.path.name} does not fit its manifest: {name}: {error}.") from error
 
+    def row(self, name: str, row: int) -> FrozenLinear:
+        """One row of a matrix as a matrix of one output, without reading the others: to look at, hashes are not checked.
+
+        Raises FormatError when the matrix or the row is not there or does not fit the manifest; in format 1, shapes come from the tensors.
+        """
+        entry = self.manifest.matrices.get(name)
+        if entry is None:
+            raise FormatError(f"{self.path.name} holds no matrix {name}.")
+        if self.manifest.format == 1:
+            return _one_row(self.matrix(name), row)
+        if not 0 <= row < entry.shape[0]:
+            raise FormatError(f"{self.path.name}: {name} has rows 0 to {entry.shape[0] - 1}, not {row}.")
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                parts = {key.removeprefix(f"{name}."): key for key in self._names if key.startswith(f"{name}.")}
+                tensors = {part: _row_of_part(file, key, part, row, entry) for part, key in parts.items()}
+            return unpack_matrix(entry.spec, (1, entry.shape[1]), entry.scaling, tensors, entry.grid)
+        except (SafetensorError, OSError, ShapeError, IndexError) as error:
+            raise FormatError(f"{self.path.name} is not a whole packed file ({_reason(error)}).") from error
+
     def matrices(self) -> dict[str, FrozenLinear]:
         """All matrices, by name."""
         return {name: self.matrix(name) for name in self.manifest.matrices}
@@ -153,6 +175,27 @@ def sha256(tensor: Tensor) -> str:
     """Hash (hex) of a tensor's bytes."""
     flat = tensor.contiguous().reshape(-1)
     return hashlib.sha256(flat.view(torch.uint8).numpy().data if flat.numel() else b"").hexdigest()
+
+
+def _row_of_part(file: Any, key: str, part: str, row: int, entry: Matrix) -> Tensor:
+    """What one row needs of a tensor: its own row; all of lora_A; of the zero points, which lie in one line, the row's codes packed anew."""
+    if part == "lora_A":
+        whole: Tensor = file.get_tensor(key)
+        return whole
+    if not part.startswith("zero_point."):
+        line: Tensor = file.get_slice(key)[row : row + 1]
+        return line
+    groups, width = entry.spec.groups(entry.shape[1]), PLANES[entry.spec.bits][int(part.removeprefix("zero_point."))]
+    fields = unpack_plane(file.get_tensor(key), width, entry.shape[0] * groups)
+    return pack_plane(fields[:, row * groups : (row + 1) * groups], width)
+
+
+def _one_row(frozen: FrozenLinear, row: int) -> FrozenLinear:
+    if not 0 <= row < len(frozen.codes):
+        raise FormatError(f"The matrix has rows 0 to {len(frozen.codes) - 1}, not {row}.")
+    lora_B = None if frozen.lora_B is None else frozen.lora_B[row : row + 1]
+    at = slice(row, row + 1)
+    return replace(frozen, codes=frozen.codes[at], scale=frozen.scale[at], zero_point=frozen.zero_point[at], lora_B=lora_B)
 
 
 def _from_format_1(value: dict[str, Any]) -> Manifest:

@@ -27,7 +27,7 @@ def pack(codes: UInt8[Tensor, "rows count"], bits: int) -> tuple[UInt8[Tensor, "
         raise ShapeError(f"Code {int(codes.max())} does not fit {bits} bits; the largest code is {2**bits - 1}.")
     planes, shift = [], 0
     for width in PLANES[bits]:
-        planes.append(_pack_plane((codes >> shift) & (2**width - 1), width))
+        planes.append(pack_plane((codes >> shift) & (2**width - 1), width))
         shift += width
     return tuple(planes)
 
@@ -42,12 +42,13 @@ def unpack(planes: tuple[UInt8[Tensor, "rows _"], ...], bits: int, count: int) -
         raise ShapeError(f"Packed codes of {rows} x {count} at {bits} bits have planes of {want} bytes; got {got}.")
     codes, shift = torch.zeros(rows, count, dtype=torch.uint8, device=planes[0].device), 0
     for plane, width in zip(planes, widths, strict=True):
-        codes |= _unpack_plane(plane, width, count) << shift
+        codes |= unpack_plane(plane, width, count) << shift
         shift += width
     return codes
 
 
-def _pack_plane(fields: UInt8[Tensor, "rows count"], width: int) -> UInt8[Tensor, "rows _"]:
+def pack_plane(fields: UInt8[Tensor, "rows count"], width: int) -> UInt8[Tensor, "rows _"]:
+    """One plane: fields of `width` bits, a row from a byte on."""
     rows, count = fields.shape
     per_byte = 8 // width
     padded = torch.nn.functional.pad(fields, (0, row_bytes(count, width) * per_byte - count)).reshape(rows, -1, per_byte)
@@ -57,7 +58,8 @@ def _pack_plane(fields: UInt8[Tensor, "rows count"], width: int) -> UInt8[Tensor
     return packed
 
 
-def _unpack_plane(plane: UInt8[Tensor, "rows _"], width: int, count: int) -> UInt8[Tensor, "rows count"]:
+def unpack_plane(plane: UInt8[Tensor, "rows _"], width: int, count: int) -> UInt8[Tensor, "rows count"]:
+    """Inverse of `pack_plane` for rows of `count` fields."""
     shifts = torch.arange(0, 8, width, dtype=torch.uint8, device=plane.device)
     fields = (plane.unsqueeze(-1) >> shifts) & (2**width - 1)
     codes: Tensor = fields.reshape(len(plane), -1)[:, :count]

@@ -18,8 +18,10 @@ from salq.runs.store import RunInfo, RunStore
 Cells = list[list[float | None]]
 """[n_blocks][n_linears]; None where there is no finite value."""
 
-Metric = Literal["weight_error", "output_error", "saliency"]
+Metric = Literal["weight_error", "output_error", "weighted_error", "saliency"]
 FORMAT = 1
+DEPTH_SAMPLES = 4
+"""Samples that the errors through depth are measured on: two passes for every grid."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,23 @@ class SaliencyGrid:
 
 @dataclass(frozen=True)
 class ErrorCells:
-    """Relative errors of every matrix under one spec, rounded to nearest; `output_error` is None when no text was used."""
+    """Errors of every matrix under one spec, rounded to nearest or calibrated, as in `evaluation.errors.ErrorGrid`.
+
+    `output_error` is None when no text was used, `weighted_error` (nats per sample) when there was no saliency.
+    """
 
     spec: dict[str, Any]
     weight_error: Cells
     output_error: Cells | None
+    weighted_error: Cells | None = None
+
+
+@dataclass(frozen=True)
+class DepthCells:
+    """Relative error of the hidden state after every block, as in `evaluation.depth.Depth`: input full-precision, input quantized."""
+
+    alone: list[float | None]
+    together: list[float | None]
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,10 @@ class Exploration:
     """"reference reconstructed from a 4-bit file" and the like when the weights are not the published ones, else empty."""
     origin: str = "kept"
     command: str = ""
+    depth: dict[str, DepthCells] = field(default_factory=dict)
+    """By tag, or by run as in `runs`."""
+    runs: dict[str, ErrorCells] = field(default_factory=dict)
+    """Calibrations that were measured too: by id of this machine's run, or by name (`apiq w3g64`) for results kept in the repository."""
     format: int = field(default=FORMAT)
 
     def to_json(self) -> dict[str, Any]:
@@ -71,7 +89,12 @@ class Exploration:
             if value["format"] != FORMAT:
                 raise ValueError(f"format {value['format']}")
             saliency = None if value["saliency"] is None else SaliencyGrid(**value["saliency"])
-            found = cls(**{**value, "saliency": saliency, "errors": {tag: ErrorCells(**cells) for tag, cells in value["errors"].items()}})
+            parts = {
+                "errors": {tag: ErrorCells(**cells) for tag, cells in value["errors"].items()},
+                "runs": {name: ErrorCells(**cells) for name, cells in value.get("runs", {}).items()},
+                "depth": {name: DepthCells(**cells) for name, cells in value.get("depth", {}).items()},
+            }
+            found = cls(**{**value, "saliency": saliency, **parts})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StoreError(f"The kept exploration cannot be read ({error}); `make assets` writes it anew.") from error
         _check_cells(found)
@@ -86,13 +109,13 @@ class Exploration:
         return max((len(table) for table in tables), default=0)
 
     def cells(self, metric: Metric, tag: str) -> Cells | None:
-        """The grid of a metric; `tag` (such as `w3g64`) does not matter for saliency. None when this exploration lacks it."""
+        """The grid of a metric; `tag`: such as `w3g64`, or a name of `runs`; it does not matter for saliency. None when this lacks it."""
         if metric == "saliency":
             return None if self.saliency is None else self.saliency.cells
-        errors = self.errors.get(tag)
-        if errors is None:
-            return None
-        return errors.weight_error if metric == "weight_error" else errors.output_error
+        errors = self.errors.get(tag) or self.runs.get(tag)
+        return (
+            None if errors is None else {"weight_error": errors.weight_error, "output_error": errors.output_error}.get(metric, errors.weighted_error)
+        )
 
 
 def kept(model: str) -> Exploration | None:
@@ -119,17 +142,30 @@ def of_run(info: RunInfo) -> Exploration | None:
     if info.status != "done" or not isinstance(request, ExploreRequest):
         return None
     results = {**info.progress.metrics, **info.metrics}
-    grids = results.get("errors") or []
+    grids = [grid for grid in results.get("errors") or [] if grid.get("made_by", "rtn") == "rtn"]
+    calibrated = [grid for grid in results.get("errors") or [] if grid.get("made_by") == "calibrated"]
     saliency = _saliency_of(results.get("saliency"))
     linears = grids[0]["linears"] if grids else _linears(results.get("saliency"))
-    errors = {grid["tag"]: ErrorCells(grid["spec"], grid["weight_error"], grid["output_error"]) for grid in grids}
+    errors = {grid["tag"]: _cells_of(grid) for grid in grids}
+    depth = {one["name"]: DepthCells(one["alone"], one["together"]) for one in results.get("depth") or []}
     if not errors and saliency is None:
         return None
     reference = str(results.get("reference", ""))
     return Exploration(
         model=request.model, linears=list(linears), errors=errors, saliency=saliency, text=str(results.get("text") or request.text),
         n_samples=request.n_samples, seq_len=request.seq_len, reference="" if reference == "full precision" else reference, origin=info.id,
+        depth=depth, runs={str(request.run): _cells_of(calibrated[0])} if calibrated else {},
     )  # fmt: skip
+
+
+def _cells_of(grid: dict[str, Any]) -> ErrorCells:
+    return ErrorCells(grid["spec"], grid["weight_error"], grid["output_error"], grid.get("weighted_error"))
+
+
+def run_cells(info: RunInfo, linears: Sequence[str]) -> Cells:
+    """Relative weight errors of a calibration, from its own events: [n_blocks][n_linears], None for a block that is not finished."""
+    found = info.progress.weight_errors
+    return [[found.get(block, {}).get(name) for name in linears] for block in range(max(found, default=-1) + 1)]
 
 
 def explorations(store: RunStore, model: str) -> list[Exploration]:
@@ -188,8 +224,8 @@ def _saliency_of(summary: Any) -> SaliencyGrid | None:
 
 def _check_cells(one: Exploration) -> None:
     tables = [("saliency", one.cells("saliency", ""))]
-    for tag in one.errors:
-        tables += [(f"weight error {tag}", one.cells("weight_error", tag)), (f"output error {tag}", one.cells("output_error", tag))]
+    for tag in (*one.errors, *one.runs):
+        tables += [(f"{metric.replace('_', ' ')} {tag}", one.cells(metric, tag)) for metric in ("weight_error", "output_error", "weighted_error")]
     for name, table in tables:
         if table is not None and (len(table) != one.n_blocks or any(len(row) != len(one.linears) for row in table)):
             raise StoreError(f"The kept exploration of {one.model} has a {name} grid of the wrong shape; `make assets` writes it anew.")

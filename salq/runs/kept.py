@@ -9,6 +9,7 @@ None or an empty list. Light: no torch.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +42,10 @@ class MatrixMaps:
     relative_error: float
     maps: Mapping[str, np.ndarray]
     facts: Mapping[str, Mapping[str, float]]
+    histogram: Mapping[str, Sequence[float]] | None = None
+    """{"edges", "counts"} of the weights, as in `evaluation.matrix_view`."""
+    residual: Mapping[str, Any] | None = None
+    """What the codes take away and a low rank could give back: the fields of `evaluation.matrix_view.Residual`."""
 
     @classmethod
     def of(cls, view: "MatrixView", block: int, matrix: str) -> "MatrixMaps":
@@ -50,7 +55,8 @@ class MatrixMaps:
             block=block, matrix=matrix, tag=view.spec.tag, how=first.how, shape=view.shape, group_size=view.spec.group_size,
             row_edges=first.row_edges, col_edges=first.col_edges, relative_error=view.relative_error,
             maps={name: pooled.values.numpy() for name, pooled in view.maps.items()},
-            facts={name: asdict(facts) for name, facts in view.facts.items()},
+            facts={name: asdict(facts) for name, facts in view.facts.items()}, histogram=asdict(view.histogram),
+            residual=None if view.residual is None else asdict(view.residual),
         )  # fmt: skip
 
 
@@ -64,6 +70,10 @@ class WeightGroup:
     start: int
     weights: list[float]
     grids: dict[str, dict[str, float]]
+    learned: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By calibration (`apiq w3g64`): fields of `evaluation.group_view.GroupGrid`, the grid that it chose for this group."""
+    tile: dict[str, Any] = field(default_factory=dict)
+    """Weights around the group: {"row": first row, "column": first input, "weights": rows of numbers}."""
 
     def levels(self, bits: int) -> list[float]:
         """The values that a weight of this group can take at `bits`, in ascending order."""
@@ -82,7 +92,11 @@ class KeptRun:
 
 def kept_maps(model: str) -> MatrixMaps | None:
     """The maps kept for a catalogue model; None when there are none or they do not read."""
-    path = kept_folder(model) / "maps.npz"
+    return read_maps(kept_folder(model) / "maps.npz")
+
+
+def read_maps(path: Path) -> MatrixMaps | None:
+    """The maps in a file of `write_maps`; None when there is none or it does not read."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             about = json.loads(str(arrays["about"]))
@@ -94,10 +108,15 @@ def kept_maps(model: str) -> MatrixMaps | None:
 
 
 def keep_maps(model: str, maps: MatrixMaps) -> None:
+    """Write the maps for the repository."""
+    write_maps(kept_folder(model) / "maps.npz", maps)
+
+
+def write_maps(path: Path, maps: MatrixMaps) -> None:
     """Write the maps: log10 of the values as float16 (within 1 % at the magnitudes that occur; zero becomes the smallest float32)."""
     about = {key: value for key, value in asdict(maps).items() if key not in {"maps", "row_edges", "col_edges"}}
     logs = {name: np.log10(np.maximum(values, np.float32(1e-38))).astype(np.float16) for name, values in maps.maps.items()}
-    with atomic_path(kept_folder(model) / "maps.npz") as temporary, temporary.open("wb") as file:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(
             file,
             about=np.array(json.dumps({**about, "names": list(logs)})),
@@ -111,7 +130,7 @@ def kept_group(model: str) -> WeightGroup | None:
     """The group of weights kept for a catalogue model; None when there is none or it does not read."""
     try:
         value = read_json(kept_folder(model) / "group.json")
-        return WeightGroup(**value) if isinstance(value, dict) and set(value) == GROUP_KEYS else None
+        return WeightGroup(**value) if isinstance(value, dict) and GROUP_KEYS <= set(value) <= GROUP_KEYS | {"learned", "tile"} else None
     except (OSError, ValueError):
         return None
 
@@ -139,4 +158,16 @@ def keep_runs(model: str, runs: Sequence[KeptRun]) -> None:
 
 def keep_exploration(model: str, found: Exploration) -> None:
     """Write the exploration, as results of the repository rather than of a run."""
-    write_json(kept_folder(model) / "explore.json", {**found.to_json(), "origin": "kept", "model": model})
+    value = json.dumps({**_short(found.to_json()), "origin": "kept", "model": model}, allow_nan=False)
+    lines = value.replace(', "errors": {', ',\n"errors": {').replace('"weight_error"', '\n "weight_error"').replace('"depth"', '\n"depth"')
+    with atomic_path(kept_folder(model) / "explore.json") as temporary:
+        temporary.write_text(f"{lines}\n", encoding="utf-8")
+
+
+def _short(value: Any) -> Any:
+    """JSON values with five significant digits: what is kept of a measurement."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {name: _short(one) for name, one in value.items()}
+    return [_short(one) for one in value] if isinstance(value, list) else value

@@ -129,6 +129,7 @@ class ExploreRequest(_Request):
     n_samples: int = Field(default=24, ge=1, le=65_536)
     seq_len: int = Field(default=256, ge=8, le=8192)
     saliency: bool = True
+    run: str | None = Field(default=None, pattern=r"^[0-9]{8}-[0-9]{6}-[0-9a-f]{4}$", description="A finished calibration to measure as well.")
 
     @property
     def shown_title(self) -> str:

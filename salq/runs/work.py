@@ -22,14 +22,18 @@ from salq.core.files import write_json
 from salq.data.sources import load_text
 from salq.data.text import Text
 from salq.data.windows import evaluation_windows, sample_windows
+from salq.evaluation.depth import depth_errors
 from salq.evaluation.errors import quantization_errors
 from salq.evaluation.scores import Scores, score
 from salq.kernels.assemble import quantized_copy
 from salq.models.llama import Llama, load_model
+from salq.quant.frozen import FrozenLinear
 from salq.runs.environment import environment
+from salq.runs.exploration import DEPTH_SAMPLES
 from salq.runs.inputs import Inputs, gather
 from salq.runs.limits import Limits
 from salq.runs.plan import Plan, check_room, plan
+from salq.runs.reduced import reduce_matrices
 from salq.runs.requests import CalibrateRequest, ExploreRequest
 from salq.runs.store import DISTILLED, RunStore
 from salq.saliency.maps import SaliencyMap, compute_saliency
@@ -160,13 +164,32 @@ def _explore(store: RunStore, run_id: str, request: ExploreRequest) -> Steps[Non
     write_json(store.folder(run_id) / "environment.json", environment(choice))
     model, text, tokens = yield from _load_for_exploring(request, choice)
     results: dict[str, Any] = {"model": request.short_model, "reference": model.reference_label, "text": text.name, "device": str(choice.device)}
+    found = None
     if request.saliency:
         found = yield from _guarded(compute_saliency(model, text, request.n_samples, request.seq_len, request.seed), "The saliency map")
         results["saliency"] = found.summary()
-    if request.specs:
-        grids = yield from _guarded(quantization_errors(model, tokens, request.specs), "The error grids")
+    frozen = _measured_run(store, request)
+    if request.specs or frozen:
+        grids = yield from _guarded(quantization_errors(model, tokens, request.specs, frozen, saliency=found), "The error grids")
         results["errors"] = [grid.to_json() for grid in grids]
+        few = tokens[:DEPTH_SAMPLES]
+        named = {str(request.run): frozen} if frozen else {}
+        depth = yield from _guarded(depth_errors(model, few, request.specs, named), "The errors through depth")
+        results["depth"] = [one.to_json() for one in depth]
+    if request.specs:
+        yield from _guarded(reduce_matrices(model, request.specs[0], found), "The maps of the matrices")
     store.write_metrics(run_id, results)
+
+
+def _measured_run(store: RunStore, request: ExploreRequest) -> dict[int, dict[str, FrozenLinear]] | None:
+    """The finished blocks of the calibration that the request names. Raises StoreError when it is gone or of another model."""
+    if request.run is None:
+        return None
+    asked = store.request(request.run)
+    blocks = store.result(request.run)
+    if not isinstance(asked, CalibrateRequest) or asked.model != request.model or not blocks.indices():
+        raise StoreError(f"Run {request.run} has no finished blocks of {request.short_model} to measure; choose another run.")
+    return {index: blocks.load(index) for index in blocks.indices()}
 
 
 def _load_for_exploring(request: ExploreRequest, choice: DeviceChoice) -> Steps[tuple[Llama, Text, Tensor]]:
@@ -189,7 +212,8 @@ def _exploring_shares(request: ExploreRequest) -> dict[str, float]:
     """
     saliency = 6.0 if request.saliency else 0.0
     errors = 4.0 + 0.3 * len(request.specs) if request.specs else 0.0
-    return {"load": 0.05 * (saliency + errors), "saliency": saliency, "errors": errors}
+    depth = 0.8 * len(request.specs)
+    return {"load": 0.05 * (saliency + errors), "saliency": saliency, "errors": errors, "depth": depth, "maps": 0.5 if request.specs else 0.0}
 
 
 def drop_damaged(blocks: DirectoryBlocks) -> list[int]:

@@ -1,15 +1,13 @@
 """What Explore does, without gradio: from the visitor's choices to figures, sentences and tables."""
 
-import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from salq.core.errors import ConfigError, SalqError
+from salq.core.errors import ConfigError, FormatError, SalqError, StoreError
 from salq.core.files import path_of
 from salq.core.settings import is_public_host
-from salq.figures import METRICS, MapPanel, grid_heatmap, matrix_maps, payload
+from salq.figures import MapPanel, matrix_maps, payload
 from salq.figures.style import ERROR_SCALE, PRODUCT_SCALE, SALIENCY_SCALE
 from salq.models.catalogue import CATALOGUE, parameters_of
 from salq.models.folder import read_folder_config
@@ -18,12 +16,18 @@ from salq.models.shapes import linear_shapes
 from salq.models.source import HUB_ID, is_local, resolve
 from salq.quant.size import SizeReport, size_report
 from salq.quant.spec import QuantSpec, check_group_size
-from salq.runs.exploration import Cells, Exploration, Metric, explorations, first_with, saliency_key_of, tags
+from salq.runs.exploration import explorations, saliency_key_of
 from salq.runs.kept import MatrixMaps, kept_maps
 from salq.runs.limits import Limits
+from salq.runs.reduced import View, find_view, reduce_matrix
 from salq.runs.requests import ExploreRequest
 from salq.runs.store import RunStore
 from salq.ui.context import Choices
+from salq.ui.explore_charts import NO_CHART, Chart, spectrum_picture
+from salq.ui.explore_subject import ROUNDING, name_of, run_of
+
+if TYPE_CHECKING:
+    from salq.packing.files import PackedFile
 
 REFERENCE_BITS = (8, 4, 3, 2)
 """Every exploration measures these widths too: they are the bands that tell whether an error is usual for this model."""
@@ -36,18 +40,6 @@ LINEARS = (
 
 
 @dataclass(frozen=True)
-class GridView:
-    """The overview as drawn. `figure` is None when nothing is known; `problem` says what is missing for the choices at hand."""
-
-    figure: str | None
-    reading: str
-    source: str
-    problem: str
-    table: list[list[Any]]
-    header: list[str]
-
-
-@dataclass(frozen=True)
 class MatrixPicture:
     """One matrix as drawn."""
 
@@ -56,58 +48,41 @@ class MatrixPicture:
     reading: str
     problem: str
     table: list[list[Any]]
+    spectrum: Chart
 
 
 TABLE_HEADER = ["map", "mean", "largest", "top 1 % hold", "not finite"]
 
 
-def grid_view(store: RunStore, choices: Choices, metric_key: str) -> GridView:
-    """The block x matrix grid of a metric for the chosen model and spec, or the nearest thing that is known. Raises ConfigError."""
-    if metric_key not in METRICS:
-        raise ConfigError(f"Metric {metric_key!r} is not known; use one of {', '.join(METRICS)}.")
-    metric: Metric = metric_key  # type: ignore[assignment]
-    known = explorations(store, choices.model)
-    tag = choices.spec.tag
-    found, shown = first_with(known, metric, tag), tag
-    if found is None:
-        shown = next((other for other in tags(known) if first_with(known, metric, other)), "")
-        found = first_with(known, metric, shown) if shown else None
-    if found is None:
-        return GridView(None, "", "", _nothing_yet(metric, choices), [], [])
-    problem = "" if shown == tag else f"{METRICS[metric].title} at {tag} is not computed yet; shown is {shown}. Compute adds {tag}."
-    cells = found.cells(metric, shown)
-    assert cells is not None  # first_with found it
-    figure = grid_heatmap(_numbers(cells), found.linears, METRICS[metric])
-    return GridView(
-        figure=payload(figure, f"salq-{metric}-{shown}"),
-        reading=_grid_reading(metric, shown, cells, found.linears),
-        source=_grid_source(found, metric, shown),
-        problem=problem,
-        table=[[block, *(None if value is None else float(f"{value:.4g}") for value in row)] for block, row in enumerate(cells)],
-        header=["block", *found.linears],
-    )
-
-
-def matrix_picture(store: RunStore, choices: Choices, block: int, matrix: str, how: str) -> MatrixPicture:
-    """The maps of one matrix, read from disk without loading the model; fetches the model first when it is not here.
+def matrix_picture(store: RunStore, choices: Choices, block: int, matrix: str, how: str, made_by: str = ROUNDING) -> MatrixPicture:
+    """The maps of one matrix and the singular values of its error, without loading the model; fetches the model first when it is not here.
 
     Raises ConfigError for a block, matrix or pooling that does not exist, and the errors of `resolve` and `check_group_size`.
     """
-    maps, key = _kept_or_live(store, choices, block, matrix, how)
+    maps, key = load_maps(store, choices, block, matrix, how, made_by)
     missing = "" if "saliency" in maps.maps else (MAP_MISFIT if key else MAP_MISSING)
-    return _picture(maps, missing)
+    return _picture(maps, missing, name_of(store, choices.model, made_by, maps.tag))
 
 
-def _picture(maps: MatrixMaps, problem: str) -> MatrixPicture:
+def _picture(maps: MatrixMaps, problem: str, maker: str) -> MatrixPicture:
     panels = [MapPanel(title, maps.maps[name], colours, unit) for name, (title, colours, unit) in PANELS.items() if name in maps.maps]
     figure = matrix_maps(panels, maps.row_edges, maps.col_edges, how=maps.how, group_size=maps.group_size)
     return MatrixPicture(
         figure=payload(figure, f"salq-block{maps.block}-{maps.matrix}-{maps.tag}-{maps.how}"),
-        facts=_matrix_facts(maps),
+        facts=_matrix_facts(maps, maker),
         reading=_matrix_reading(maps),
-        problem=problem,
+        problem=f"{problem} {_not_finite(maps)}".strip(),
         table=[_table_row(name, maps) for name in PANELS if name in maps.maps],
+        spectrum=spectrum_picture(maps, maker),
     )
+
+
+def _not_finite(maps: MatrixMaps) -> str:
+    count = int(maps.facts["error"]["n_nonfinite"])
+    told = (
+        "This model file is damaged: {} weights of this matrix are NaN or infinite and have no code; they are left out (grey where nothing is left)."
+    )
+    return told.format(f"{count:,}") if count else ""
 
 
 MAP_MISSING = "The saliency map of this model is not on this machine yet, so the map shows the error alone; Compute adds saliency and their product."
@@ -118,8 +93,8 @@ def kept_picture(choices: Choices, block: int, matrix: str) -> MatrixPicture:
     """The view of the first paint: from the repository when it keeps this one, else empty."""
     kept = kept_maps(choices.model)
     if kept is None or (kept.block, kept.matrix, kept.tag) != (block, matrix, choices.spec.tag):
-        return MatrixPicture(None, [], "", "", [])
-    return _picture(kept, "")
+        return MatrixPicture(None, [], "", "", [], NO_CHART)
+    return _picture(kept, "", f"rounding to nearest, {kept.tag}")
 
 
 PANELS = {
@@ -174,15 +149,18 @@ def _folder_of(model: str) -> Path | None:
     return downloaded(model) if HUB_ID.fullmatch(model) else None
 
 
-def explore_request(choices: Choices, limits: Limits) -> ExploreRequest:
-    """What Compute asks for: saliency, and errors at the chosen grid and at the reference widths. Raises the errors of `Limits.check`."""
+def explore_request(choices: Choices, limits: Limits, run: str | None = None) -> ExploreRequest:
+    """What Compute asks for: saliency, and errors at the chosen grid and at the reference widths; of a calibration, too, when `run` names one.
+
+    Raises the errors of `Limits.check`.
+    """
     limits.check_model(choices.model)
     config = known_config(choices.model)
     if config is not None:
         check_group_size(choices.spec, linear_shapes(config))
     widths = dict.fromkeys((choices.bits, *REFERENCE_BITS))
     specs = tuple(QuantSpec(bits=bits, group_size=choices.group_size, symmetric=choices.symmetric) for bits in widths)  # type: ignore[arg-type]
-    request = ExploreRequest(model=choices.model, specs=specs, text=choices.text, device=choices.device, n_samples=16, seq_len=256)
+    request = ExploreRequest(model=choices.model, specs=specs, text=choices.text, device=choices.device, n_samples=16, seq_len=256, run=run)
     limits.check(request)
     return request
 
@@ -210,91 +188,63 @@ def n_blocks_of(model: str) -> int:
         return 0
 
 
-def grid_sentence(found: Exploration) -> str:
-    """The most telling sentence of an exploration: saliency when it is there, else an error at the smallest width."""
-    if found.saliency is not None:
-        return _grid_reading("saliency", "", found.saliency.cells, found.linears)
-    tag = next(iter(tags([found])), "")
-    return _grid_reading("weight_error", tag, found.errors[tag].weight_error, found.linears) if tag else ""
+def load_maps(store: RunStore, choices: Choices, block: int, matrix: str, how: str, made_by: str = ROUNDING) -> tuple[MatrixMaps, str]:
+    """(maps, key of the saliency map): reduced before, or kept in the repository, or reduced now from the matrix's own weights.
 
-
-def _kept_or_live(store: RunStore, choices: Choices, block: int, matrix: str, how: str) -> tuple[MatrixMaps, str]:
-    """(maps, key of the saliency map): from the repository when exactly this view is kept and the model's files are not needed for more."""
+    Raises ConfigError for what does not exist, StoreError for a calibration whose block is missing, and the errors of `resolve`.
+    """
     key = saliency_key_of(explorations(store, choices.model))
-    if not key:
+    if not key and made_by == ROUNDING:
         kept = kept_maps(choices.model)
         if kept is not None and (kept.block, kept.matrix, kept.tag, kept.how) == (block, matrix, choices.spec.tag, how):
             return kept, ""
-    return _live(choices, block, matrix, how, key), key
+    return _reduced(store, choices, block, matrix, how, key, made_by), key
 
 
-def _live(choices: Choices, block: int, matrix: str, how: str, key: str) -> MatrixMaps:
-    from salq.evaluation.matrix_view import matrix_view
-    from salq.models.llama import read_weight
-    from salq.saliency.maps import find
-
+def _reduced(store: RunStore, choices: Choices, block: int, matrix: str, how: str, key: str, made_by: str) -> MatrixMaps:
     source = resolve(choices.model)
     count = read_folder_config(source.folder)["num_hidden_layers"]
     if how not in POOLINGS or matrix not in LINEARS or not 0 <= block < count:
         raise ConfigError(f"There is no view of block {block}, {matrix}, pooled by {how}; blocks are 0 to {count - 1}, pooling is max, mean or p99.")
+    info = run_of(store, choices.model, made_by)
+    maker = choices.spec.tag if info is None else info.id
+    view = View(source.fingerprint, maker, key, how, block, matrix)
+    found = find_view(view)
+    if found is not None:
+        return found
+    from salq.models.llama import read_weight
+    from salq.saliency.maps import find
+
+    frozen = None if info is None else open_block(store, info.id, block).matrix(matrix)
+    spec = choices.spec if frozen is None else frozen.spec
     weight = read_weight(source, block, matrix)
-    found = find(key) if key else None
-    saliency = None
-    if found is not None and found.meta.fingerprint == source.fingerprint and block < found.n_blocks:
-        saliency = found.matrix(block, matrix)
-    view = matrix_view(f"{block}.{matrix}", weight, choices.spec, saliency, how=how)  # type: ignore[arg-type]
-    return MatrixMaps.of(view, block, matrix)
+    saliency = find(key) if key else None
+    return reduce_matrix(view, weight, spec, saliency, quantized=frozen)
 
 
-def _numbers(cells: Cells) -> list[list[float]]:
-    return [[float("nan") if value is None else value for value in row] for row in cells]
+def open_block(store: RunStore, run_id: str, block: int) -> "PackedFile":
+    """The packed file of a calibration's block. Raises StoreError when it is not there or does not read."""
+    try:
+        return store.result(run_id).open(block)
+    except FormatError as error:
+        raise StoreError(f"Block {block} of this run is not on this machine ({error}); run the calibration again, or choose another one.") from error
 
 
-def _nothing_yet(metric: Metric, choices: Choices) -> str:
-    return (
-        f"{METRICS[metric].title} of {choices.short_model} is not computed yet; press Compute. The maps of a single matrix below need no computation."
-    )
-
-
-def _grid_reading(metric: Metric, tag: str, cells: Cells, linears: Sequence[str]) -> str:
-    flat = [
-        (value, f"block {block} {name}") for block, row in enumerate(cells) for value, name in zip(row, linears, strict=True) if value is not None
-    ]
-    if not flat:
-        return "No matrix of this model has a finite value."
-    low, high, middle = min(flat), max(flat), statistics.median(value for value, _ in flat)
-    if metric == "saliency":
-        times = f"{high[0] / low[0]:,.0f} times" if low[0] > 0 else "far"
-        return f"A weight of {high[1]} matters {times} more on average than one of {low[1]}; the median matrix is at {middle:.2g} nats² per weight²."
-    what = "the weights of a matrix" if metric == "weight_error" else "what a matrix computes"
-    return f"Rounding to nearest at {tag} moves {what} by {middle:.0%} (median): most in {high[1]} ({high[0]:.0%}), least in {low[1]} ({low[0]:.0%})."
-
-
-def _grid_source(found: Exploration, metric: Metric, tag: str) -> str:
-    where = "kept in the repository" if found.origin == "kept" else f"run {found.origin} on this machine"
-    reference = f" The original is a {found.reference}." if found.reference else ""
-    if metric == "saliency" and found.saliency is not None:
-        used = found.saliency
-        return f"{found.model}; {used.n_samples} samples of {used.seq_len} tokens of the text {used.text}; {where}.{reference}"
-    text = "" if metric == "weight_error" else f" inputs from {found.n_samples} samples of {found.seq_len} tokens of the text {found.text};"
-    return f"{found.model}, {tag}, rounded to nearest;{text} {where}.{reference}"
-
-
-def _matrix_facts(maps: MatrixMaps) -> list[tuple[str, str, str]]:
+def _matrix_facts(maps: MatrixMaps, maker: str) -> list[tuple[str, str, str]]:
     rows, columns = maps.shape
     group = "one group per row" if maps.group_size is None else f"{columns // maps.group_size} groups per row"
     found = [
         ("Matrix", f"{rows:,} × {columns:,}", f"outputs × inputs, {group}"),
-        ("Relative weight error", f"{maps.relative_error:.1%}", f"rounded to nearest, {maps.tag}"),
+        ("Relative weight error", f"{maps.relative_error:.1%}", maker),
     ]
     if "product" in maps.facts:
-        found.append(("Predicted rise of the loss", f"{maps.facts['product']['total']:.2g} nats", "per sample, if only this matrix were rounded"))
+        found.append(("Predicted rise of the loss", f"{maps.facts['product']['total']:.2g} nats", "per sample, if only this matrix were quantized"))
     return found
 
 
 def _matrix_reading(maps: MatrixMaps) -> str:
     error = maps.facts["error"]
-    start = f"Rounding moves a weight by {error['mean']:.2g} on average and {error['maximum']:.2g} at most"
+    start = f"Quantization moves a weight by {error['mean']:.2g} on average and {error['maximum']:.2g} at most"
     if "product" not in maps.facts:
         return f"{start}; the top 1 % of weights take {error['top_share']:.0%} of all movement."
     saliency, product = maps.facts["saliency"], maps.facts["product"]

@@ -1,30 +1,31 @@
 """What happens in Explore, as Gradio updates: drawing, selecting, computing. Layout and wiring are in `explore`."""
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
-from gradio.components.plot import PlotData
 
-from salq.core.errors import SalqError, ShapeError
-from salq.models.catalogue import CATALOGUE
+from salq.core.errors import SalqError
 from salq.runs.store import RunStore
 from salq.ui import words
 from salq.ui.context import Choices, UiContext, as_gr_error
 from salq.ui.explore_actions import (
-    GridView,
-    MatrixPicture,
     explore_request,
-    grid_view,
     is_here,
     kept_picture,
+    known_config,
     matrix_picture,
     n_blocks_of,
     selection_of,
-    size_facts,
 )
-from salq.ui.html import facts, note, progress_bar, reading
+from salq.ui.explore_charts import NO_CHART, BudgetView, Chart, budget_chart, depth_chart, made_by_note, size_chart
+from salq.ui.explore_grid import GridView, grid_view
+from salq.ui.explore_group import GroupPicture, group_of, group_picture, kept_group_picture
+from salq.ui.explore_shown import digest, group_html, matrix_html, not_fetched, panel_updates, plot_update, sizes_html, unless
+from salq.ui.explore_subject import NOTHING, ROUNDING, measured, run_of, subjects
+from salq.ui.html import note, progress_bar, reading
+from salq.ui.links import read_link
 
 Updates = list[Any]
 Selection = dict[str, Any]
@@ -38,13 +39,19 @@ class First:
 
     def __init__(self, ctx: UiContext) -> None:
         """Reads the run store and the kept results; fetches nothing."""
-        choices = Choices(ctx.default_model, 3, 64, False, "auto", "auto")
-        self.block, self.matrix = ctx.selection.value["block"], ctx.selection.value["matrix"]
+        choices, selection = Choices(ctx.default_model, 3, 64, False, "auto", "auto"), ctx.selection.value
+        self.block, self.matrix = selection["block"], selection["matrix"]
         self.n_blocks = max(n_blocks_of(ctx.default_model), 1)
+        self.subjects = subjects(ctx.store, ctx.default_model)
         self.grid = _safe_grid(ctx.store, FIRST_METRIC, choices)
         self.maps = kept_picture(choices, self.block, self.matrix)
         self.matrix_text = matrix_html(self.maps)
         self.sizes = sizes_html(choices)
+        self.depth = _chart(lambda: depth_chart(ctx.store, choices, ROUNDING, NOTHING, self.block))
+        self.size, self.budget = money_charts(ctx.store, choices, ROUNDING, NOTHING, None)
+        self.group = kept_group_picture(choices, selection)
+        self.money_digests = [digest(one) for one in (self.size.figure, self.budget.curve.figure, self.budget.grid)]
+        self.group_digests = [digest(one) for one in (self.group.line.figure, self.group.tile, self.group.histogram.figure)]
 
 
 class Drawing:
@@ -53,23 +60,47 @@ class Drawing:
     def __init__(self, ctx: UiContext) -> None:
         """Keeps the context; every handler reads the run store anew."""
         self._store, self._limits = ctx.store, ctx.limits
+        self._ctx = ctx
 
-    def grid(self, shown: str, metric: str, *values: Any) -> Updates:
+    def grid(self, shown: str, metric: str, made_by: str, minus: str, *values: Any) -> Updates:
         """[grid, reading, problem, table, table's fold, sizes, digest]."""
         try:
             choices = Choices.of(*values)
             self._limits.check_model(choices.model)
-            view = grid_view(self._store, choices, metric)
+            view = grid_view(self._store, choices, metric, made_by, minus)
         except SalqError as error:
             return [plot_update(None), "", reading(str(error), problem=True), gr.skip(), gr.Accordion(visible=False), "", ""]
         table = gr.Dataframe(value=view.table, headers=view.header) if view.table else gr.skip()
         told = [reading(view.reading) + note(view.source), reading(view.problem, problem=True)]
-        drawn = digest(view.figure)
-        figure = gr.skip() if drawn and drawn == shown else plot_update(view.figure)
-        return [figure, *told, table, gr.Accordion(visible=bool(view.table)), sizes_html(choices), drawn]
+        return [unless(shown, view.figure), *told, table, gr.Accordion(visible=bool(view.table)), sizes_html(choices), digest(view.figure)]
 
-    def matrix(self, shown: str, selection: Selection, pooling: str, *values: Any) -> Iterator[Updates]:
-        """[maps, reading, table, block picker, matrix picker, bridge, digest]; fetches a model only when its matrix was asked for."""
+    def depth(self, shown: str, selection: Selection, made_by: str, minus: str, *values: Any) -> Updates:
+        """[depth's panel, digest]."""
+        try:
+            choices = Choices.of(*values)
+            self._limits.check_model(choices.model)
+            chart = depth_chart(self._store, choices, made_by, minus, selection["block"])
+        except SalqError as error:
+            chart = Chart(problem=str(error))
+        return [*panel_updates(shown, chart), digest(chart.figure)]
+
+    def money(self, shown: list[str], megabytes: float, made_by: str, minus: str, *values: Any) -> Updates:
+        """[size's panel, budget's panel, width grid, slider, digests]: what the whole model takes, and what a budget would buy."""
+        try:
+            choices = Choices.of(*values)
+            self._limits.check_model(choices.model)
+            size, budget = money_charts(self._store, choices, made_by, minus, megabytes)
+        except SalqError as error:
+            size, budget = Chart(problem=str(error)), NO_BUDGET
+        figures = [size.figure, budget.curve.figure, budget.grid]
+        before = [*shown, *[""] * 3][:3]
+        panels = [*panel_updates(before[0], size), *panel_updates(before[1], budget.curve)]
+        low = round(budget.low, 1)
+        slider = gr.Slider(minimum=low, maximum=max(round(budget.high, 1), low + 1), value=round(budget.mb, 1))
+        return [*panels, unless(before[2], budget.grid), slider, [digest(one) for one in figures]]
+
+    def matrix(self, shown: str, selection: Selection, pooling: str, made_by: str, *values: Any) -> Iterator[Updates]:
+        """[maps, reading, table, spectrum's panel, block picker, matrix picker, bridge, digest]; fetches a model only when asked to."""
         try:
             choices = Choices.of(*values)
             self._limits.check_model(choices.model)
@@ -77,19 +108,21 @@ class Drawing:
                 if selection.get("asked") != choices.model:
                     yield self._not_fetched(choices, selection)
                     return
-                yield [gr.skip(), reading(words.FETCHING.format(model=choices.short_model)), *[gr.skip()] * 5]
-            yield self._matrix(shown, choices, selection, pooling)
+                yield [gr.skip(), reading(words.FETCHING.format(model=choices.short_model)), *[gr.skip()] * 8]
+            yield self._matrix(shown, choices, selection, pooling, made_by)
         except SalqError as error:
-            yield [plot_update(None), reading(str(error), problem=True), [], gr.skip(), gr.skip(), gr.skip(), ""]
+            yield [plot_update(None), reading(str(error), problem=True), [], *panel_updates("", NO_CHART), *[gr.skip()] * 3, ""]
 
-    def _matrix(self, shown: str, choices: Choices, selection: Selection, pooling: str) -> Updates:
+    def _matrix(self, shown: str, choices: Choices, selection: Selection, pooling: str, made_by: str) -> Updates:
         block, matrix, count = selection["block"], selection["matrix"], n_blocks_of(choices.model)
         block = min(block, count - 1) if count else block
-        picture = matrix_picture(self._store, choices, block, matrix, pooling)
+        picture = matrix_picture(self._store, choices, block, matrix, pooling, made_by)
         pickers = [gr.Dropdown(choices=list(range(count or block + 1)), value=block), gr.Dropdown(value=matrix)]
         drawn = digest(picture.figure)
-        figure = gr.skip() if drawn and drawn == shown else plot_update(picture.figure)
-        return [figure, matrix_html(picture), picture.table, *pickers, {"block": block, "matrix": matrix}, drawn]
+        spectrum = [gr.skip()] * 3 if drawn and drawn == shown else panel_updates("", picture.spectrum)
+        text = matrix_html(picture, made_by_note(self._store, choices, made_by))
+        place = {"block": block, "matrix": matrix, "row": selection.get("row", 0), "group": selection.get("group", 0)}
+        return [unless(shown, picture.figure), text, picture.table, *spectrum, *pickers, place, drawn]
 
     def _not_fetched(self, choices: Choices, selection: Selection) -> Updates:
         """The model is not on this machine and nobody asked for it: what is kept of it, or how to get it."""
@@ -97,21 +130,80 @@ class Drawing:
         count = n_blocks_of(choices.model)
         pickers = [gr.Dropdown(choices=list(range(count))) if count else gr.skip(), gr.skip()]
         text = matrix_html(kept) if kept.figure else reading(not_fetched(choices))
-        return [plot_update(kept.figure), text, kept.table, *pickers, gr.skip(), digest(kept.figure)]
+        return [plot_update(kept.figure), text, kept.table, *panel_updates("", kept.spectrum), *pickers, gr.skip(), digest(kept.figure)]
+
+    def group(self, shown: list[str], selection: Selection, made_by: str, minus: str, *values: Any) -> Updates:
+        """[number line's panel, tile, facts, histogram's panel, row, group, bridge, digests]; what the last handler fetched is here by now."""
+        try:
+            choices = Choices.of(*values)
+            self._limits.check_model(choices.model)
+            count = n_blocks_of(choices.model)
+            selection = {**selection, "block": min(selection["block"], count - 1) if count else selection["block"]}
+            if is_here(choices.model):
+                picture = group_picture(self._store, choices, selection, made_by, minus)
+            else:
+                picture = kept_group_picture(choices, selection)
+        except SalqError as error:
+            picture = GroupPicture(Chart(problem=str(error)))
+        before = [*shown, *[""] * 3][:3]
+        figures = [picture.line.figure, picture.tile, picture.histogram.figure]
+        numbers, place = [gr.skip(), gr.skip()], gr.skip()
+        if picture.rows:
+            numbers = [picture.row, picture.group]
+            place = {**selection, "row": picture.row, "group": picture.group}
+        line, histogram = panel_updates(before[0], picture.line), panel_updates(before[2], picture.histogram)
+        return [*line, unless(before[1], picture.tile), group_html(picture), *histogram, *numbers, place, [digest(one) for one in figures]]
 
     def pick_cell(self, event: gr.EventData, current: Selection, model: str) -> Any:
         """The selection after a click or a key on the grid; what the browser sends may be anything."""
         return _picked(getattr(event, "block", None), getattr(event, "matrix", None), current, model)
 
+    def pick_spot(self, event: gr.EventData, current: Selection, model: str) -> Any:
+        """The selection after a click or a key on the maps of a matrix; what the browser sends may be anything."""
+        return self.pick_numbers(getattr(event, "row", None), getattr(event, "group", None), current, model)
+
     def pick_names(self, block: Any, matrix: Any, current: Selection, model: str) -> Any:
         """The selection after a change of the pickers."""
         return _picked(block, matrix, current, model)
 
-    def start(self, *values: Any) -> Updates:
-        """Start an exploration: [run id, timer, cancel button, compute button, progress]."""
+    def pick_numbers(self, row: Any, group: Any, current: Selection, model: str) -> Any:
+        """The selection after a change of row or group; both are clipped to the matrix when it is drawn."""
+        found = group_of(row, group)
+        if found is None:
+            return gr.skip()
+        chosen = {**current, **found, "asked": model}
+        return gr.skip() if chosen == current else chosen
+
+    def subjects(self, made_by: str, minus: str, model: str) -> Updates:
+        """[A's picker, B's picker]: what can be looked at now; what is gone gives way to rounding, or to nothing."""
+        try:
+            self._limits.check_model(model)
+            found = subjects(self._store, model)
+        except SalqError:
+            found = [("rounding to nearest", ROUNDING)]
+        known = [value for _, value in found]
+        # The value is left alone while it exists: a link may be setting it at this moment.
+        gone = [{} if made_by in known else {"value": ROUNDING}, {} if minus in {NOTHING, *known} else {"value": NOTHING}]
+        return [gr.Dropdown(choices=found, **gone[0]), gr.Dropdown(choices=[("nothing", NOTHING), *found], **gone[1])]
+
+    def follow(self, request: gr.Request, model: str) -> Updates:
+        """[A's picker, B's picker, metric] of the link that opened the page; the page says what of it cannot be found."""
+        link = read_link(dict(request.query_params), self._store, default_model=self._ctx.default_model, public=self._ctx.public)
+        try:
+            found = subjects(self._store, model)
+        except SalqError:
+            found = [("rounding to nearest", ROUNDING)]
+        one = gr.Dropdown(choices=found, value=link.made_by or ROUNDING)
+        return [one, gr.Dropdown(choices=[("nothing", NOTHING), *found], value=link.minus or NOTHING), link.value or gr.skip()]
+
+    def start(self, made_by: str, minus: str, *values: Any) -> Updates:
+        """Start an exploration: [run id, timer, cancel button, compute button, progress]; a calibration that was picked is measured too."""
         from salq.runs import worker
 
-        request = explore_request(Choices.of(*values), self._limits)
+        choices = Choices.of(*values)
+        picked = [info for info in (run_of(self._store, choices.model, one) for one in (made_by, minus)) if info is not None]
+        wanted = [info.id for info in picked if measured(self._store, choices.model, info.id, "output_error", "") is None]
+        request = explore_request(choices, self._limits, next(iter(wanted), None))
         run_id = self._store.create(request)
         worker.start(self._store, run_id)
         return [run_id, gr.Timer(active=True), gr.Button(visible=True), gr.Button(interactive=False), reading(words.STARTED)]
@@ -147,48 +239,38 @@ def guarded(handler: Any) -> Any:
     return call
 
 
-def plot_data(figure: str | None) -> PlotData | None:
-    """A figure's JSON as the plot component takes it."""
-    return None if figure is None else PlotData(type="plotly", plot=figure)
+NO_BUDGET = BudgetView(NO_CHART, None, 0.0, 1.0, 0.0)
 
 
-def plot_update(figure: str | None) -> Any:
-    """The plot with this figure; hidden without one."""
-    return gr.update(value=plot_data(figure), visible=figure is not None)
-
-
-def digest(figure: str | None) -> str:
-    """Short name of a figure's content; "" for none."""
-    return "" if figure is None else hashlib.sha256(figure.encode()).hexdigest()[:16]
-
-
-def matrix_html(picture: MatrixPicture) -> str:
-    """What is said above the maps."""
-    return facts(picture.facts) + reading(picture.reading) + note(picture.problem)
-
-
-def sizes_html(choices: Choices) -> str:
-    """Bits per weight and megabytes, or why this grid does not fit the model; empty for a model that is not here yet."""
+def money_charts(store: RunStore, choices: Choices, made_by: str, minus: str, megabytes: float | None) -> tuple[Chart, BudgetView]:
+    """Size and budget of the whole model; what cannot be drawn says why, and the other one is there all the same."""
+    config = _safe(lambda: known_config(choices.model), None)
+    size = _chart(lambda: size_chart(store, choices, config, made_by, minus))
     try:
-        return facts(size_facts(choices))
-    except ShapeError as error:
-        return reading(str(error), problem=True)
-    except (SalqError, KeyError):
-        return ""
+        return size, budget_chart(store, choices, config, megabytes)
+    except SalqError as error:
+        return size, replace(NO_BUDGET, curve=Chart(problem=str(error)))
 
 
-def not_fetched(choices: Choices) -> str:
-    """How to get the model's weights, and how much that is when it is known."""
-    entry = CATALOGUE.get(choices.model)
-    size = f" (about {entry.memory_gb(2):.1f} GB)" if entry is not None else ""
-    return words.NOT_FETCHED.format(model=choices.short_model, size=size)
+def _chart(draw: Callable[[], Chart]) -> Chart:
+    try:
+        return draw()
+    except SalqError as error:
+        return Chart(problem=str(error))
+
+
+def _safe(read: Callable[[], Any], otherwise: Any) -> Any:
+    try:
+        return read()
+    except SalqError:
+        return otherwise
 
 
 def _picked(block: Any, matrix: Any, current: Selection, model: Any) -> Any:
     chosen = selection_of(block, matrix, n_blocks_of(str(model)))
     if chosen is None:
         return gr.skip()
-    asked = chosen | {"asked": model}
+    asked = {"row": current.get("row", 0), "group": current.get("group", 0), **chosen, "asked": model}
     return gr.skip() if asked == current else asked
 
 

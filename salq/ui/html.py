@@ -17,6 +17,11 @@ def note(text: str) -> str:
     return f'<p class="salq-note">{escape(text)}</p>' if text else ""
 
 
+def csv_button(plot: str) -> str:
+    """The button that exports what the chart with that elem_id has drawn; assets/ui/plots.js does it, in the browser."""
+    return f'<button type="button" class="salq-csv" data-plot="{escape(plot)}">Numbers as CSV</button>'
+
+
 def section(text: str) -> str:
     """A heading inside a tab."""
     return f'<h2 class="salq-section">{escape(text)}</h2>'

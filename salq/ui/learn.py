@@ -8,7 +8,7 @@ from salq.runs.exploration import kept
 from salq.runs.kept import KeptRun, kept_group, kept_runs
 from salq.ui import lessons, words
 from salq.ui.context import UiContext
-from salq.ui.explore_actions import grid_sentence
+from salq.ui.explore_grid import grid_sentence
 from salq.ui.html import lede, note, prose, reading, section
 from salq.ui.insights import bars, conditions, group_sentence, headline, number_lines
 

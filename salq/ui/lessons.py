@@ -2,20 +2,29 @@
 
 import re
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from salq.core.errors import SalqError
 from salq.core.settings import ASSETS
 from salq.lessons import words
+from salq.lessons.allocation import WIDTHS
 from salq.lessons.facts import facts, measured
-from salq.lessons.material import Material, kept_material
+from salq.lessons.material import Budget, Material, kept_material
 from salq.lessons.words import LESSONS, Lesson
 from salq.models.catalogue import DEFAULT_MODEL
-from salq.runs.exploration import explorations, saliency_key_of
+from salq.models.shapes import linear_shapes
+from salq.runs.exploration import Exploration, explorations, saliency_key_of
 from salq.ui.context import UiContext
-from salq.ui.explore_actions import is_here
+from salq.ui.explore_actions import is_here, known_config, open_block
+from salq.ui.explore_subject import run_of, subjects
+
+if TYPE_CHECKING:
+    from salq.quant.frozen import FrozenLinear
+
+GROUP = 64
+"""Group size of the lessons (`lessons.matrix.GROUP`, which torch would come with)."""
 
 SCRIPTS = ASSETS / "ui" / "lessons"
 
@@ -63,14 +72,38 @@ def material_for(source: Any, ctx: UiContext, selection: dict[str, Any], model: 
 def _selected(ctx: UiContext, selection: dict[str, Any], model: str) -> Material:
     """The selected matrix, when its model is on this machine. Raises ModelError with what to do when it is not."""
     from salq.core.errors import ModelError
-    from salq.lessons.selected import selected_material
+    from salq.lessons.selected import Selected, selected_material
     from salq.saliency.maps import find
 
     ctx.limits.check_model(model)
     if not is_here(model):
         raise ModelError(f"The weights of {model} are not on this machine yet; open one of its matrices in Explore to fetch them.")
-    key = saliency_key_of(explorations(ctx.store, model))
-    return selected_material(model, int(selection["block"]), str(selection["matrix"]), find(key) if key else None)
+    known = explorations(ctx.store, model)
+    key = saliency_key_of(known)
+    block, matrix, place = int(selection["block"]), str(selection["matrix"]), (int(selection.get("row", 0)), int(selection.get("group", 0)))
+
+    def learned(row: int) -> "tuple[str, FrozenLinear] | None":
+        """The row in the newest calibration of this model that has it."""
+        for _, value in subjects(ctx.store, model):
+            info = run_of(ctx.store, model, value)
+            if info is not None and info.metrics.get("recipe") != "rtn":
+                return info.title, open_block(ctx.store, info.id, block).row(matrix, row)
+        return None
+
+    return selected_material(Selected(model, block, matrix, *place), find(key) if key else None, learned, _budget_of(known))
+
+
+def _budget_of(known: list[Exploration]) -> Budget | None:
+    """The costs of the newest exploration that measured all widths in the lessons' groups; None without one."""
+    tags = {bits: f"w{bits}g{GROUP}" for bits in WIDTHS}
+    found = next((one for one in known if all(one.cells("weighted_error", tag) for tag in tags.values())), None)
+    config = None if found is None else known_config(found.model)
+    if found is None or config is None:
+        return None
+    shapes = linear_shapes(config, n_blocks=1)
+    weights = tuple(shapes[f"0.{name}"][0] * shapes[f"0.{name}"][1] for name in found.linears)
+    cost = {str(bits): tuple(tuple(value or 0.0 for value in row) for row in found.cells("weighted_error", tag) or []) for bits, tag in tags.items()}
+    return Budget(group_size=GROUP, linears=tuple(found.linears), weights=weights, cost=cost)
 
 
 def lessons_html(known: dict[str, str]) -> str:

@@ -8,7 +8,7 @@ import gradio as gr
 from gradio.route_utils import FnIndexInferError
 
 from salq.core import settings
-from salq.runs.kept import kept_maps
+from salq.runs.kept import kept_group, kept_maps
 from salq.ui import calibrate, compare, explore, learn, runs_tab, words
 from salq.ui.bridge import plot_bridge
 from salq.ui.context import UiContext
@@ -61,7 +61,11 @@ def build_page(store: "RunStore", *, default_model: str | None = None) -> gr.Blo
 def first_selection(model: str) -> dict[str, Any]:
     """The matrix whose maps the repository keeps, so that the first paint shows them; else the first block's last one."""
     kept = kept_maps(model)
-    return {"block": 0, "matrix": "mlp.down_proj"} if kept is None else {"block": kept.block, "matrix": kept.matrix}
+    if kept is None:
+        return {"block": 0, "matrix": "mlp.down_proj", "row": 0, "group": 0}
+    group = kept_group(model)
+    place = {"row": 0, "group": 0} if group is None else {"row": group.row, "group": group.start // len(group.weights)}
+    return {"block": kept.block, "matrix": kept.matrix, **place}
 
 
 def _wire(page: gr.Blocks, ctx: UiContext, notice: gr.HTML) -> None:
@@ -73,7 +77,7 @@ def _wire(page: gr.Blocks, ctx: UiContext, notice: gr.HTML) -> None:
         return [
             link.model or gr.skip(),
             link.bits or gr.skip(),
-            link.selection or gr.skip(),
+            {"row": 0, "group": 0, **link.selection} if link.selection else gr.skip(),
             link.run or gr.skip(),
             gr.Tabs(selected=link.tab) if link.tab else gr.skip(),
             reading(link.problem, problem=True),

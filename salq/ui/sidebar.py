@@ -88,6 +88,7 @@ def warm_up() -> None:
 
 
 def _import_heavy() -> None:
+    import salq.evaluation.group_view
     import salq.evaluation.matrix_view
     import salq.models.llama
     import salq.saliency.maps  # noqa: F401 - for its effect

@@ -40,7 +40,8 @@ export function compute(state, material) {
   const weights = weightsOf(material), spec = specOf(state), full = range(weights);
   const group = quantizeGroup(weights, spec, state.lower, state.upper);
   const whole = moved(weights, quantizeGroup(weights, spec)).total;
-  return { weights, group, full, levels: levels(group, spec.bits), error: moved(weights, group), whole, best: best(weights, spec), spec };
+  const learned = !material || spec.symmetric ? null : (material.learned || []).find((one) => one.bits === spec.bits) || null;
+  return { weights, group, full, levels: levels(group, spec.bits), error: moved(weights, group), whole, best: best(weights, spec), spec, learned };
 }
 
 export function draw(result, state, { width }) {
@@ -72,7 +73,14 @@ export function draw(result, state, { width }) {
     { name: "now", value: error.total, text: number(error.total), kind: "now", strong: true },
     { name: `best, ${Math.round(found.share * 100)} %`, value: found.total, text: number(found.total), kind: "best" },
   ];
-  const label = width < 480 ? 92 : 130, most = Math.max(whole, error.total), y = ruler + 88;
+  if (result.learned) {
+    const { name, total, lower, upper } = result.learned;
+    rows.push({ name: name.split(" ")[0] + " learned", value: total, text: `${number(total)}`, kind: "plain" });
+    for (const x of [at(full.low * lower), at(full.high * upper)]) {
+      parts.push(el("path", { d: `M${x} ${ruler - 15}l5 -9h-10z`, class: "learned" }));
+    }
+  }
+  const label = width < 480 ? 92 : 130, most = Math.max(...rows.map((row) => row.value)), y = ruler + 88;
   parts.push(el("text", { x: 0, y: y - 12, class: "title", text: "Squared moves, added up" }));
   const made = bars(rows, { x: 0, y, width, most, label });
   parts.push(...made.parts);
@@ -108,8 +116,11 @@ export function summary(result, state) {
   const { group, error, whole, spec } = result, cut = group.clipped.filter(Boolean).length;
   const change = error.total <= whole ? `${Math.round((1 - error.total / whole) * 100)} % less` : `${Math.round((error.total / whole - 1) * 100)} % more`;
   const clip = state.lower === 1 && state.upper === 1 ? "Nothing is clipped" : `${cut} of ${result.weights.length} weights cut off, squared moves ${change} than without clipping`;
-  return `${2 ** spec.bits} levels, ${number(group.scale)} apart. ${clip}.`;
+  const told = result.learned ? ` Green triangles: the ends that ${result.learned.name} learned, ${keeps(result.learned)}; it looked at outputs, not at these moves.` : "";
+  return `${2 ** spec.bits} levels, ${number(group.scale)} apart. ${clip}.${told}`;
 }
+
+const keeps = ({ lower, upper }) => `${Math.round(lower * 100)} % of the low and ${Math.round(upper * 100)} % of the high end`;
 
 /** Near the best clip, and clearly better than none; at 3 bits and more there is little to win. */
 export const done = (state, { error, best: found, whole }) => error.total <= found.total * 1.3 && error.total < whole * 0.8;

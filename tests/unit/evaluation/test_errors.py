@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from copy import deepcopy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -133,3 +134,15 @@ def test_ratios_by_hand() -> None:
     # outputs 7 and 6, off by 4 and 0
     assert output_error(weight, torch.tensor([[3.0, 0.0]]), inputs.T @ inputs) == pytest.approx(4 / (49 + 36) ** 0.5)
     assert ErrorGrid(W2, "rtn").output_error is None
+
+
+def test_the_saliency_weighted_error_is_half_the_fisher_weighted_square(tiny: Llama, tokens: Tensor, generator: torch.Generator) -> None:
+    fisher = {name: torch.rand(linear.weight.shape, generator=generator) for name, linear in tiny.linears(0).items()}  # type: ignore[arg-type]
+    saliency = SimpleNamespace(block=lambda _: fisher)
+    [grid] = drain(quantization_errors(tiny, None, [W3], saliency=saliency))  # type: ignore[arg-type]
+    assert grid.weighted_error is not None
+    for column, name in enumerate(LINEARS):
+        weight = tiny.linears(1)[name].weight.detach().double()  # type: ignore[union-attr, operator]
+        moved = weight - rtn(weight.float(), W3).effective_weight().double()
+        assert grid.weighted_error[1][column] == pytest.approx(float((fisher[name].double() * moved**2).sum() / 2), rel=1e-5)
+    assert drain(quantization_errors(tiny, None, [W3]))[0].weighted_error is None

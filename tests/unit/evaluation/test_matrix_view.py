@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from salq.core.errors import ShapeError
-from salq.evaluation.matrix_view import facts, matrix_view
-from salq.quant.frozen import rtn
+from salq.evaluation.matrix_view import facts, histogram, matrix_view
+from salq.quant.frozen import FrozenLinear, rtn
 from salq.quant.spec import QuantSpec
 from tests.helpers import random_weight
 
@@ -38,7 +38,43 @@ def test_without_saliency_only_the_error_is_there_and_the_weight_is_left_alone()
 
 def test_a_finished_matrix_is_measured_instead_of_rounding() -> None:
     weight = random_weight(8, 64)
-    assert matrix_view("m", weight, SPEC, quantized=weight.clone()).relative_error == 0.0
+    made = rtn(weight, QuantSpec(bits=8, group_size=SPEC.group_size))
+    view = matrix_view("m", weight, SPEC, quantized=made)
+    assert view.relative_error == pytest.approx(float((weight - made.effective_weight()).norm() / weight.norm()), rel=1e-5)
+
+
+def test_singular_values_are_those_of_what_the_codes_take_away() -> None:
+    weight = random_weight(24, 64)
+    plain = rtn(weight, SPEC)
+    left, values, right = torch.linalg.svd((weight - plain.dequantize()).double(), full_matrices=False)
+    lora_B, lora_A = (left[:, :3] * values[:3]).half(), right[:3].half()
+    made = FrozenLinear(SPEC, plain.codes, plain.scale, plain.zero_point, lora_A, lora_B)
+    residual = matrix_view("m", weight, SPEC, quantized=made).residual
+    assert residual is not None
+    assert residual.singular_values == pytest.approx(values.tolist(), rel=1e-6, abs=1e-6)
+    assert (residual.shape, residual.rank) == ((24, 64), 3)
+    assert residual.error == pytest.approx(float(values.norm()), rel=1e-6)
+    assert residual.repaired == pytest.approx(float(values[3:].norm()), rel=1e-2)  # the adapter is rounded to float16
+
+
+def test_the_histogram_counts_every_finite_weight_once() -> None:
+    weight = random_weight(16, 64)
+    weight[0, 0], weight[1, 1] = torch.nan, torch.inf
+    found = histogram(weight, bins=12)
+    finite = weight[torch.isfinite(weight)].double()
+    for low, high, count in zip(found.edges[:-1], found.edges[1:], found.counts, strict=True):
+        assert abs(int(((finite >= low) & (finite < high)).sum()) - count) <= 1  # the last bin holds its upper edge; float32 at a border
+    assert sum(found.counts) == finite.numel()
+
+
+def test_a_damaged_weight_is_counted_and_the_rest_is_seen() -> None:
+    weight = random_weight(8, 64)
+    whole = matrix_view("m", weight, SPEC).maps["error"].values
+    weight[2, 3] = torch.inf
+    view = matrix_view("m", weight, SPEC)
+    assert view.residual is None
+    assert view.facts["error"].n_nonfinite == 1
+    assert torch.isfinite(view.maps["error"].values).sum() == whole.numel() - 1
 
 
 def test_concentration_of_one_weight_in_a_hundred() -> None:

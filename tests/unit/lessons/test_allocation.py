@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from salq.core.errors import ConfigError
-from salq.lessons.allocation import WIDTHS, allocate, total_cost
+from salq.lessons.allocation import WIDTHS, allocate, allocate_within, greedy_path, total_cost
 
 matrices = st.lists(st.tuples(st.integers(1, 50), st.floats(0.01, 100), st.floats(2, 8)), min_size=1, max_size=5)
 
@@ -40,3 +40,26 @@ def test_equal_sizes_and_equal_steps_are_dealt_optimally() -> None:
 def test_too_small_a_budget_is_one_sentence() -> None:
     with pytest.raises(ConfigError, match=r"1\.5 bits per weight is less than every matrix at 2 bits"):
         allocate([1], {bits: [1.0] for bits in WIDTHS}, 1.5)
+
+
+@settings(deadline=None)
+@given(matrices, st.floats(2, 8))
+def test_dealing_out_sizes_is_dealing_out_bits(parts: list[tuple[int, float, float]], mean_bits: float) -> None:
+    weights, cost = costs(parts)
+    sizes = {bits: [bits * size for size in weights] for bits in WIDTHS}
+    assert allocate_within(sizes, cost, mean_bits * sum(weights)) == allocate(weights, cost, mean_bits)
+
+
+@settings(deadline=None)
+@given(matrices)
+def test_the_path_is_what_growing_budgets_buy(parts: list[tuple[int, float, float]]) -> None:
+    weights, cost = costs(parts)
+    sizes = {bits: [bits * size + 3 for size in weights] for bits in WIDTHS}
+    path = greedy_path(sizes, cost)
+    assert [size for size, _ in path] == sorted({size for size, _ in path})
+    for size, predicted in path:
+        widths = allocate_within(sizes, cost, size)
+        assert sum(sizes[bits][index] for index, bits in enumerate(widths)) == size
+        assert total_cost(cost, widths) == pytest.approx(predicted)
+    with pytest.raises(ConfigError, match="is less than"):
+        allocate_within(sizes, cost, path[0][0] - 1)

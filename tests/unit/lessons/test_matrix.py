@@ -5,7 +5,7 @@ import torch
 
 from salq.core.errors import ModelError, ShapeError
 from salq.lessons.matrix import best_clip, patch_of, row_of, shares_of, spectrum_of, squared_error
-from salq.lessons.selected import selected_material
+from salq.lessons.selected import Selected, selected_material
 from salq.quant.frozen import rtn
 from salq.quant.spec import QuantSpec
 from tests.helpers import random_weight
@@ -62,9 +62,9 @@ def test_a_patch_has_rows_from_the_whole_matrix() -> None:
 
 
 def test_a_selected_matrix_is_read_from_disk(tiny_folder: object) -> None:
-    found = selected_material(str(tiny_folder), 1, "mlp.down_proj", None)
+    found = selected_material(Selected(str(tiny_folder), 1, "mlp.down_proj", row=3, group=1), None)
     assert (found.title, found.block, found.matrix) == ("tiny-llama", 1, "mlp.down_proj")
     assert found.patch.saliency is None
     assert (len(found.row.weights), found.travel, found.budget, found.talk) == (256, {}, None, None)
     with pytest.raises(ModelError, match=r"holds no readable tensor model\.layers\.9"):
-        selected_material(str(tiny_folder), 9, "mlp.down_proj", None)
+        selected_material(Selected(str(tiny_folder), 9, "mlp.down_proj"), None)

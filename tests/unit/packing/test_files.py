@@ -149,3 +149,22 @@ def test_a_symmetric_grid_with_other_zero_points_is_refused() -> None:
     frozen = rtn(random_weight(4, 32), QuantSpec(bits=4, group_size=32, symmetric=True))
     with pytest.raises(ShapeError, match="zero point 7 everywhere"):
         pack_matrix(FrozenLinear(frozen.spec, frozen.codes, frozen.scale, frozen.zero_point + 1))
+
+
+@pytest.mark.parametrize(("bits", "symmetric", "rank"), [(2, False, 0), (3, False, 5), (3, True, 0), (4, False, 4), (8, False, 0)])
+def test_one_row_is_that_row_of_the_matrix(bits: int, symmetric: bool, rank: int, tmp_path: Path) -> None:
+    spec = QuantSpec(bits=bits, group_size=12, symmetric=symmetric)
+    matrices = {name: one for name, one in linears(spec, rank).items() if name in {"odd", "q"}}
+    write_packed(tmp_path / "x.safetensors", matrices.items())
+    file = PackedFile(tmp_path / "x.safetensors")
+    for name, frozen in matrices.items():
+        for row in {0, 3, len(frozen.codes) - 1}:
+            line = file.row(name, row)
+            assert torch.equal(line.codes[0], frozen.codes[row])
+            assert torch.equal(line.zero_point[0], frozen.zero_point[row])
+            torch.testing.assert_close(line.effective_weight()[0], frozen.effective_weight()[row])
+        for row in (-1, len(frozen.codes)):
+            with pytest.raises(FormatError, match="has rows 0 to"):
+                file.row(name, row)
+    with pytest.raises(FormatError, match="no matrix"):
+        file.row("nowhere", 0)

@@ -17,7 +17,8 @@ from salq.runs.limits import LOCAL, PUBLIC
 from salq.runs.requests import ExploreRequest
 from salq.runs.store import RunStore
 from salq.ui.context import WHOLE_ROW, Choices
-from salq.ui.explore_actions import LINEARS, explore_request, grid_view, is_here, matrix_picture, n_blocks_of, selection_of, size_facts
+from salq.ui.explore_actions import LINEARS, explore_request, is_here, matrix_picture, n_blocks_of, selection_of, size_facts
+from salq.ui.explore_grid import grid_view
 from salq.ui.explore_updates import Drawing
 
 
@@ -84,7 +85,7 @@ def test_the_stated_error_is_that_of_rounding(store: RunStore, tiny_folder: Path
     weight = read_weight(resolve(str(tiny_folder)), 0, "self_attn.k_proj")
     want = matrix_view("m", weight, QuantSpec(bits=2, group_size=None)).relative_error
     picture = matrix_picture(store, choices(str(tiny_folder), 2, WHOLE_ROW), 0, "self_attn.k_proj", "p99")
-    assert ("Relative weight error", f"{want:.1%}", "rounded to nearest, w2row") in picture.facts
+    assert ("Relative weight error", f"{want:.1%}", "rounding to nearest, w2row") in picture.facts
 
 
 @pytest.mark.parametrize(
@@ -144,11 +145,11 @@ def test_nothing_is_fetched_until_a_matrix_is_asked_for(store: RunStore) -> None
     ctx = SimpleNamespace(store=store, limits=LOCAL)
     values = ("llama-2-7b", 3, 64, False, "cpu", "bundled")
     drawing = Drawing(ctx)  # type: ignore[arg-type]
-    (updates,) = list(drawing.matrix("", {"block": 0, "matrix": "mlp.down_proj"}, "max", *values))
+    (updates,) = list(drawing.matrix("", {"block": 0, "matrix": "mlp.down_proj"}, "max", "rounding", *values))
     assert "not on this machine yet (about 13.5 GB)" in updates[1]
-    (updates,) = list(drawing.matrix("", {"block": 0, "matrix": "mlp.down_proj", "asked": "smollm2-135m"}, "max", *values))
+    (updates,) = list(drawing.matrix("", {"block": 0, "matrix": "mlp.down_proj", "asked": "smollm2-135m"}, "max", "rounding", *values))
     assert "not on this machine yet" in updates[1]
-    asked = drawing.matrix("", {"block": 0, "matrix": "mlp.down_proj", "asked": "llama-2-7b"}, "max", *values)
+    asked = drawing.matrix("", {"block": 0, "matrix": "mlp.down_proj", "asked": "llama-2-7b"}, "max", "rounding", *values)
     assert "Fetching llama-2-7b" in next(asked)[1]
     asked.close()
 
@@ -156,9 +157,9 @@ def test_nothing_is_fetched_until_a_matrix_is_asked_for(store: RunStore) -> None
 def test_a_visitor_of_a_public_host_reads_a_refusal(store: RunStore, tiny_folder: Path) -> None:
     drawing = Drawing(SimpleNamespace(store=store, limits=PUBLIC))  # type: ignore[arg-type]
     values = (str(tiny_folder), 3, 64, False, "cpu", "bundled")
-    (updates,) = list(drawing.matrix("", {"block": 0, "matrix": "mlp.down_proj", "asked": str(tiny_folder)}, "max", *values))
+    (updates,) = list(drawing.matrix("", {"block": 0, "matrix": "mlp.down_proj", "asked": str(tiny_folder)}, "max", "rounding", *values))
     assert "is not offered on this public host" in updates[1]
-    assert "is not offered on this public host" in drawing.grid("", "saliency", *values)[2]
+    assert "is not offered on this public host" in drawing.grid("", "saliency", "rounding", "none", *values)[2]
 
 
 def test_choices_refuse_what_the_page_does_not_offer() -> None:

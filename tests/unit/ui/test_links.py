@@ -75,3 +75,20 @@ def test_any_link_is_answered(query: dict[str, str]) -> None:
     link = read_link(query, RunStore(Path("does-not-exist")), default_model=DEFAULT_MODEL, public=True)
     assert link.run is None
     assert link.bits in {None, 2, 3, 4, 8}
+
+
+def test_a_group_belongs_to_the_selection(store: RunStore) -> None:
+    assert read(store, block="3", group="100,10").selection == {"block": 3, "matrix": "mlp.down_proj", "row": 100, "group": 10}
+    for bad in ("5", "1,2,3", "-1,0", "x,y", "1e3,0", "99999999999,0", ""):
+        link = read(store, block="3", group=bad)
+        assert "group" in link.problem
+        assert link.selection == {"block": 3, "matrix": "mlp.down_proj"}
+
+
+def test_runs_to_compare_and_the_value_are_checked(store: RunStore) -> None:
+    link = read(store, tab="explore", minus="rounding", value="weighted_error")
+    assert (link.minus, link.value, link.problem) == ("rounding", "weighted_error", "")
+    link = read(store, tab="explore", minus="../../x", value="beauty")
+    assert (link.minus, link.value) == (None, None)
+    assert "minus" in link.problem
+    assert "value" in link.problem

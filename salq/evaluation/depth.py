@@ -1,0 +1,120 @@
+"""How a quantization error travels: the error of the hidden state after every block, with full-precision and with quantized inputs.
+
+For Explore. One stream of hidden states stays full-precision; every grid has a second one that only ever saw quantized blocks.
+"""
+
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from salq.core.events import Event, MetricReported, PhaseDone, PhaseStarted, PhaseStep
+from salq.models.capture import BlockInputs, capture_block_inputs, run_block
+from salq.models.llama import LINEARS, Llama
+from salq.quant.frozen import FrozenLinear, rtn
+from salq.quant.spec import QuantSpec
+
+PHASE = "depth"
+
+
+@dataclass(frozen=True)
+class Depth:
+    """Relative error of the hidden state after each block, fractions: mean over tokens of |h_hat - h| / |h|; None where it is not finite.
+
+    name: a grid's tag, or the name of a finished calibration. alone: only this block quantized, its input full-precision.
+    together: every block so far quantized, so its input carries the errors of all earlier ones.
+    """
+
+    name: str
+    alone: list[float | None] = field(default_factory=list)
+    together: list[float | None] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+
+def relative_error(changed: Float[Tensor, "samples seq hidden"], original: Float[Tensor, "samples seq hidden"]) -> float:
+    """Mean over tokens of |h_hat - h| / |h|. A mean of ratios, because a few tokens of LLaMAs have hidden states a thousand times longer."""
+    ratio = torch.linalg.vector_norm(changed - original, dim=-1).double() / torch.linalg.vector_norm(original, dim=-1).double()
+    return float(ratio.mean())
+
+
+def depth_errors(
+    model: Llama,
+    tokens: Int[Tensor, "samples seq"],
+    specs: Sequence[QuantSpec],
+    frozen: Mapping[str, Mapping[int, Mapping[str, FrozenLinear]]] | None = None,
+) -> Generator[Event, None, list[Depth]]:
+    """The phase "depth": one PhaseStep per block, then MetricReported("depth", [Depth.to_json(), ...]); returns the same.
+
+    One Depth per spec (rounding to nearest), then one per entry of `frozen` ({name: {block: {module_name: matrix}}}); a matrix that is
+    missing there, or that holds NaN or infinite weights, stays as it is. Costs 1 + 2 passes per entry over `tokens`; holds one hidden state
+    per entry and one block's weights twice.
+    """
+    started = time.monotonic()
+    finished = frozen or {}
+    found = [Depth(spec.tag) for spec in specs] + [Depth(name) for name in finished]
+    yield PhaseStarted(PHASE, of=model.n_blocks, unit="blocks")
+    inputs = capture_block_inputs(model, tokens)
+    streams = [inputs.hidden.clone() for _ in found]
+    for block in range(model.n_blocks):
+        before = inputs.hidden.clone()
+        _advance(model, block, inputs.hidden, inputs)
+        made = [{name: _rounded(weight, spec) for name, weight in _weights(model, block).items()} for spec in specs]
+        made += [_effective(one.get(block, {})) for one in finished.values()]
+        for depth, stream, weights in zip(found, streams, made, strict=True):
+            _step(model, block, weights, (before, stream), inputs, depth)
+        yield PhaseStep(PHASE, block + 1)
+    yield MetricReported(PHASE, [one.to_json() for one in found])
+    yield PhaseDone(PHASE, time.monotonic() - started)
+    return found
+
+
+@torch.no_grad()
+def _step(model: Llama, block: int, weights: Mapping[str, Tensor | None], states: tuple[Tensor, Tensor], inputs: BlockInputs, depth: Depth) -> None:
+    """Run the block with `weights` on the full-precision input and on its own stream, which is overwritten."""
+    before, stream = states
+    linears = model.linears(block)
+    kept = {name: linears[name].weight for name, weight in weights.items() if weight is not None}
+    try:
+        for name in kept:
+            replacement = weights[name]
+            assert replacement is not None
+            linears[name].weight = nn.Parameter(replacement.to(kept[name]), requires_grad=False)  # type: ignore[arg-type]
+        alone = before.clone()
+        _advance(model, block, alone, inputs)
+        _advance(model, block, stream, inputs)
+    finally:
+        for name, weight in kept.items():
+            linears[name].weight = weight
+    depth.alone.append(_finite(relative_error(alone, inputs.hidden)))
+    depth.together.append(_finite(relative_error(stream, inputs.hidden)))
+
+
+@torch.no_grad()
+def _advance(model: Llama, block: int, hidden: Tensor, inputs: BlockInputs) -> None:
+    for part in hidden.split(4):
+        part.copy_(run_block(model.blocks[block], part, inputs.kwargs))
+
+
+@torch.no_grad()
+def _rounded(weight: Tensor, spec: QuantSpec) -> Tensor | None:
+    return rtn(weight, spec).effective_weight() if bool(torch.isfinite(weight).all()) else None
+
+
+def _effective(linears: Mapping[str, FrozenLinear]) -> dict[str, Tensor | None]:
+    return {name: one.effective_weight() for name, one in linears.items()}
+
+
+def _weights(model: Llama, block: int) -> dict[str, Tensor]:
+    linears = model.linears(block)
+    return {name: linears[name].weight.detach().float() for name in LINEARS}  # type: ignore[operator, union-attr]
+
+
+def _finite(value: float) -> float | None:
+    return value if value < float("inf") else None
