@@ -24,7 +24,7 @@ from salq.ui.calibrate_actions import (
     start,
 )
 from salq.ui.context import Choices, UiContext, as_gr_error
-from salq.ui.explore import plot_data
+from salq.ui.explore_shown import plot_data
 from salq.ui.html import duration, facts, lede, note, progress_bar, reading, section
 from salq.ui.run_papers import TROUBLED, papers_html
 from salq.ui.run_view import (

@@ -7,7 +7,7 @@ import gradio as gr
 from salq.core.errors import ConfigError
 from salq.ui import verdict, words
 from salq.ui.context import BITS, GROUP_SIZES, WHOLE_ROW, Choices, UiContext, as_gr_error
-from salq.ui.explore import plot_data
+from salq.ui.explore_shown import plot_data
 from salq.ui.html import lede, note, reading, section
 from salq.ui.links import COPY_RUN_LINK
 from salq.ui.runs_actions import HEADER, QUALITY, RunsView, runs_view, start_sweep, sweep_requests

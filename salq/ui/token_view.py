@@ -15,7 +15,7 @@ from salq.core.settings import ASSETS
 from salq.figures import payload, restored_shares
 from salq.ui.compare_actions import Stops
 from salq.ui.context import Choices, UiContext
-from salq.ui.explore_updates import plot_data
+from salq.ui.explore_shown import plot_data
 from salq.ui.html import note, reading, section, work_bar
 from salq.ui.token_actions import HEADER, MAX_TOKENS, OWN_CHARACTERS, SOURCES, Json, Task, conditions, rows, score, task_of, where, where_rows
 
