@@ -31,7 +31,7 @@ def size_bars(names: Sequence[str], bits: Mapping[str, Sequence[float]], megabyt
     styled(figure, height=44 * len(names) + 110, showlegend=True, barmode="stack", margin={"t": 40})
     figure.update_layout(
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
-        meta={"csv": ["part", "bits per quantized weight", "what"]},
+        meta={"csv": ["part", "stored bits per quantized weight", "model"]},
     )
     figure.update_xaxes(title_text="stored bits per quantized weight", range=[0, max([*totals, 1.0]) * 1.32])
     figure.update_yaxes(autorange="reversed")
