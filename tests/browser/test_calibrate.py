@@ -145,8 +145,7 @@ def test_bad_input_is_one_sentence_and_the_page_stays_usable(served: Served, vis
     assert served.store.ids() == before
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 390)])
 def test_nothing_is_cut_off(served: Served, visit: Visit, theme: str, width: int, tmp_path: Path) -> None:
     page = visit("?tab=calibrate", theme=theme, width=width)
     ready(page)

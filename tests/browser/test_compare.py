@@ -207,8 +207,7 @@ def test_a_third_side_answers_too(served: Served, visit: Visit) -> None:
     expect(page.locator("#compare-chat-2")).to_be_hidden()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 390)])
 def test_nothing_is_cut_off(served: Served, visit: Visit, theme: str, width: int) -> None:
     page = visit("?tab=compare", theme=theme, width=width)
     page.locator("#compare-settings button").first.click()

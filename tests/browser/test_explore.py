@@ -142,8 +142,7 @@ def test_a_link_opens_its_view_and_a_bad_one_says_so(computed: Served, visit: Vi
     assert chosen_block(page) == "0"
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 390)])
 def test_nothing_is_cut_off_and_text_follows_the_theme(computed: Served, visit: Visit, theme: str, width: int, tmp_path: Path) -> None:
     page = visit("?tab=explore", theme=theme, width=width)
     drawn(page, "explore-grid")

@@ -1,18 +1,10 @@
-"""The command line as people use it: every command on a tiny model, and every bad input as one sentence.
+"""The command line as people use it: every command on a tiny model."""
 
-Where the process itself matters (streams, signals, exit codes) it is a real one; the other commands share this process, because every
-new one takes seconds to import torch.
-"""
-
-import contextlib
-import io
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,57 +14,7 @@ from salq.cli import main
 from salq.cli.report import STABLE
 from salq.core import settings
 from salq.runs.store import RunStore
-
-SMALL = ["--group-size", "32", "--rank", "2", "--windows", "2", "--window", "32", "--device", "cpu", "--seed", "1"]
-SMALL += ["--set", "epochs=1", "--set", "data.n_samples=2", "--set", "data.seq_len=24"]
-SALIENCY = ["--set", "saliency.n_samples=2", "--set", "saliency.seq_len=24"]
-FEW = ["--samples", "2", "--seq-len", "24", "--device", "cpu"]
-Result = subprocess.CompletedProcess[str]
-Salq = Callable[..., Result]
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One SALQ_HOME for the whole file: later commands see what earlier ones made."""
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
-def text(home: Path) -> str:
-    path = home / "text.txt"
-    path.write_text("A run is stored as plain files, so that everybody sees the same one, and nothing is lost. " * 60)
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def environment(home: Path) -> dict[str, str]:
-    return {**os.environ, "SALQ_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-
-
-@pytest.fixture(scope="module")
-def process(environment: dict[str, str]) -> Salq:
-    """`python -m salq WORDS...` as a process, from the repository's root."""
-
-    def call(*words: str) -> Result:
-        return subprocess.run(
-            [sys.executable, "-m", "salq", *words], cwd=settings.ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False
-        )
-
-    return call
-
-
-@pytest.fixture
-def salq(home: Path, monkeypatch: pytest.MonkeyPatch) -> Salq:
-    """The same in this process."""
-    monkeypatch.setenv("SALQ_HOME", str(home))
-
-    def call(*words: str) -> Result:
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = main(words)
-        return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
-
-    return call
+from tests.e2e.commands import FEW, SALIENCY, SMALL, Salq, assert_one_sentence, report, texts
 
 
 @pytest.fixture(scope="module")
@@ -83,18 +25,6 @@ def calibrated(process: Salq, tiny_folder: Path, text: str) -> dict[str, Any]:
             "calibrate", "--model", str(tiny_folder), "--recipe", "sapr", "--bits", "2", *SMALL, *SALIENCY, *texts(text), "--run", "mine", "--json"
         )
     )
-
-
-def texts(text: str) -> list[str]:
-    return ["--text", text, "--eval-text", text]
-
-
-def report(result: Result) -> dict[str, Any]:
-    """The JSON object in the last line of a command that succeeded."""
-    assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout.splitlines()[-1])
-    assert isinstance(found, dict)
-    return found
 
 
 def test_calibrate(calibrated: dict[str, Any]) -> None:
@@ -311,105 +241,6 @@ def test_in_the_background_and_cancelled(salq: Salq, tiny_folder: Path, text: st
     assert started["status"] == "running"
     cancelled = report(salq("runs", "cancel", started["run"], "--json"))
     assert cancelled["status"] == "cancelled"
-
-
-BAD: list[tuple[str, str]] = [
-    ("calibrate --bits 5", "--bits"),
-    ("calibrate --bits two", "--bits"),
-    ("calibrate --group-size big", "group size"),
-    ("calibrate --group-size 0", "Group size 0"),
-    ("calibrate --nonsense", "nonsense"),
-    ("nothing", "invalid choice"),
-    ("sweep --bits 2,7", "7"),
-    ("sweep --recipe ,", "empty"),
-    ("runs show 20260101-000000-abcd", "does not exist"),
-    ("runs show ../../etc", "not known"),
-    ("runs resume nothing", "not known"),
-    ("runs delete nothing", "not known"),
-    ("compare a b", "not known"),
-    ("compare original rtn", "name no run"),
-    ("evaluate --model smollm2-135m --tasks piqa --limit 0", "--limit is 0"),
-    ("evaluate", "--run ID or --model NAME"),
-    ("evaluate --run x --model y", "leave --model"),
-    ("evaluate --model smollm2-135m --windows 0", "cannot be evaluated"),
-    ("evaluate --model smollm2-135m --windows 1000000000", "cannot be evaluated"),
-    ("saliency --samples 0", "n_samples"),
-    ("saliency --samples 100000", "n_samples"),
-    ("errors --group-size 1", "Group size 1"),
-    ("saliency --seed -1", "seed"),
-    ("saliency --device tpu", "Device"),
-    ("calibrate --recipe magic", "Recipe 'magic'"),
-    ("calibrate --preset slow", "Preset"),
-    ("calibrate --set epochs", "key=value"),
-    ("calibrate --set colour=red", "colour"),
-    ("calibrate --set epochs=many", "epochs"),
-    ("calibrate --rank 100000", "rank"),
-    ("calibrate --rank -1", "rank"),
-    ("calibrate --blocks 0", "n_blocks"),
-    ("calibrate --group-size 100", "not a multiple of group size 100"),
-    ("calibrate --model no-such-model", "no-such-model"),
-    ("calibrate --model llama-2-13b --recipe sapr --preset published --device cpu", "GB"),
-    ("calibrate --windows 99999999", "windows"),
-    ("recipes magic", "Recipe 'magic'"),
-    ("evaluate --model smollm2-135m --recipe rtn --executor fastest", "invalid choice"),
-    ("export nothing packed", "not known"),
-    ("bench kernels --shape 4096", "is not a shape"),
-    ("bench kernels --shape 64x64 --calls 0", "--calls 0"),
-    ("bench kernels --shape 64x100", "not a multiple of group size 64"),
-    ("bench decode --tokens 0", "--tokens 0"),
-]
-
-
-@pytest.mark.parametrize(("words", "told"), BAD)
-def test_bad_input_is_one_sentence(salq: Salq, words: str, told: str) -> None:
-    result = salq(*words.split(), "--json")
-    assert_one_sentence(result, told)
-
-
-@pytest.mark.parametrize("words", ["calibrate --bits 5", "runs show nothing", "calibrate --group-size 100"])
-def test_bad_input_as_a_process(process: Salq, words: str) -> None:
-    assert_one_sentence(process(*words.split(), "--json"), "")
-
-
-def test_files_that_are_no_model_or_no_text(capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_folder: Path) -> None:
-    (tmp_path / "empty.txt").write_text(" \n")
-    (tmp_path / "latin.txt").write_bytes("größer".encode("latin-1") * 500)
-    (tmp_path / "short.txt").write_text("Too short for a window.")
-    (tmp_path / "gpt").mkdir()
-    (tmp_path / "gpt" / "config.json").write_text('{"model_type": "gpt2"}')
-    rtn = ["calibrate", "--recipe", "rtn", "--group-size", "32", "--device", "cpu", "--json"]
-    for words, told in (
-        (["--model", str(tmp_path / "gpt")], "not a LLaMA"),
-        (["--model", str(tmp_path)], "config.json"),
-        (["--model", str(tiny_folder), "--eval-text", str(tmp_path / "empty.txt")], "is empty"),
-        (["--model", str(tiny_folder), "--eval-text", str(tmp_path / "latin.txt")], "UTF-8"),
-        (["--model", str(tiny_folder), "--eval-text", str(tmp_path / "short.txt")], "tokens"),
-        (["--model", str(tiny_folder), "--eval-text", str(tmp_path / "nothing.txt")], "nothing.txt"),
-    ):
-        code = main([*rtn, *words])
-        printed = capsys.readouterr()
-        errors = [line for line in printed.err.splitlines() if line.startswith("salq: ")]
-        assert (code, len(errors)) == (2, 1), printed.err
-        assert told in errors[0]
-        assert "Traceback" not in printed.err
-        assert json.loads(printed.out.splitlines()[-1])["error"] == errors[0].removeprefix("salq: ")
-
-
-def test_a_catalogue_model_on_a_public_host(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny_folder: Path) -> None:
-    monkeypatch.setenv("SPACE_ID", "someone/salq")
-    assert main(["calibrate", "--model", str(tiny_folder), "--json"]) == 2
-    assert "not offered on this public host" in capsys.readouterr().err
-
-
-def assert_one_sentence(result: Result, told: str) -> None:
-    """Exit code 2, one line on stderr that contains `told`, the same as JSON on stdout, no traceback."""
-    assert result.returncode == 2, result.stderr
-    lines = result.stderr.strip().splitlines()
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("salq: ")
-    assert told in lines[0]
-    assert lines[0].endswith(".")
-    assert json.loads(result.stdout.splitlines()[-1])["error"] == lines[0].removeprefix("salq: ")
 
 
 def test_help_is_light(environment: dict[str, str]) -> None:

@@ -1,10 +1,7 @@
 """`evaluate` and `compare` on real runs: the same numbers, one verdict, a report to take away, and refusals of one sentence."""
 
-import contextlib
-import io
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,46 +9,10 @@ from typing import Any
 
 import pytest
 
-from salq.cli import main
+from tests.e2e.commands import Salq, report
 
-Result = subprocess.CompletedProcess[str]
-Salq = Callable[..., Result]
 WINDOWS = ["--windows", "8", "--window", "32"]
 SHARED = ("perplexity", "perplexity_se", "kl", "kl_se", "kl_median", "kl_p99", "top1_agreement", "bits_per_weight", "size_mb", "model_size_mb")
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("compare-home")
-
-
-@pytest.fixture
-def salq(home: Path, monkeypatch: pytest.MonkeyPatch) -> Salq:
-    """`python -m salq WORDS...` in this process, over one home for the file."""
-    monkeypatch.setenv("SALQ_HOME", str(home))
-
-    def call(*words: str) -> Result:
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = main(words)
-        return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
-
-    return call
-
-
-@pytest.fixture
-def text(home: Path) -> str:
-    path = home / "text.txt"
-    path.write_text("A verdict is a sentence with an interval; an interval that holds zero is no verdict at all. " * 60)
-    return str(path)
-
-
-def report(result: Result) -> dict[str, Any]:
-    """The JSON object in the last line of a command that succeeded."""
-    assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout.splitlines()[-1])
-    assert isinstance(found, dict)
-    return found
 
 
 @pytest.fixture

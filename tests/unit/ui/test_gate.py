@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -9,6 +11,12 @@ import pytest
 from salq.ui.gate import MAX_BODY, Gate
 
 HTTP = {"type": "http", "method": "POST", "path": "/x"}
+
+
+def in_a_loop_of_its_own(work: Coroutine[Any, Any, None]) -> None:
+    """In a thread, because the browser tests of the same process keep a loop running in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, work).result()
 
 
 def answer(app: Any, parts: list[bytes]) -> list[dict[str, Any]]:
@@ -22,7 +30,7 @@ def answer(app: Any, parts: list[bytes]) -> list[dict[str, Any]]:
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    asyncio.run(Gate(app)(HTTP, receive, send))
+    in_a_loop_of_its_own(Gate(app)(HTTP, receive, send))
     return sent
 
 
@@ -72,5 +80,5 @@ def test_other_protocols_pass() -> None:
     async def app(scope: Any, *_: Any) -> None:
         seen.append(scope["type"])
 
-    asyncio.run(Gate(app)({"type": "lifespan"}, None, None))  # type: ignore[arg-type]
+    in_a_loop_of_its_own(Gate(app)({"type": "lifespan"}, None, None))  # type: ignore[arg-type]
     assert seen == ["lifespan"]
