@@ -16,7 +16,7 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check -c constraints.txt
-JOBS ?= 3
+JOBS ?= 2
 PYTEST ?=
 # Shapes and dtypes in signatures are checked at test time, in the rooms of arithmetic only.
 CHECKED := salq.quant,salq.packing,salq.kernels,beartype.beartype
@@ -38,8 +38,8 @@ check: setup-dev
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --no-cache
 
-# One thread in each test process, and three of them for two cores: browser tests wait as long as they compute. A file stays in one process:
-# its fixtures are made once.
+# One test process per core, so one thread in each. A file stays in one process: its fixtures are made once. Tests marked `long` (minutes in a
+# browser) run only when asked for: make test PYTEST="-m long".
 test: setup-dev
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n $(JOBS) --dist loadfile --timeout 300 --jaxtyping-packages=$(CHECKED) $(PYTEST)
 

@@ -53,7 +53,7 @@ def is_ours(page: Page, target: list[Any]) -> bool:
     )
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", ["light", pytest.param("dark", marks=pytest.mark.long)])
 def test_axe_finds_nothing_of_ours(visit: Visit, theme: str) -> None:
     page = visit(theme=theme)
     told = {}
@@ -87,6 +87,7 @@ def test_every_view_says_something_before_the_first_click(visit: Visit) -> None:
     expect(page.locator("#explore-reading")).not_to_be_empty()
 
 
+@pytest.mark.long
 def test_two_kept_calibrations_are_compared(visit: Visit) -> None:
     page = visit("?tab=explore&run=kept:apiq w3g64&minus=rounding&value=output_error")
     expect(page.locator("#explore-reading")).to_contain_text("A (apiq w3g64 (kept)) has the smaller relative output error")
