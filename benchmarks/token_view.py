@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402 - the checkout is put on the path first
 
-from salq.core.device import choose_device  # noqa: E402
+from salq.core.device import choose_device, keep_freed_memory  # noqa: E402
 from salq.core.drain import drain  # noqa: E402
 from salq.core.files import write_json  # noqa: E402
 from salq.data.sources import load_text  # noqa: E402
@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    keep_freed_memory()  # as the process that scores for the page does
     model = load_model(args.model, device="cpu")
     quantized = quantized_copy(model, rtn_blocks(model, QuantSpec(bits=3, group_size=64)))
     window = evaluation_windows(load_text("bundled", "evaluation"), model.tokenizer, 1, args.tokens)

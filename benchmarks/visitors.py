@@ -65,7 +65,8 @@ class Client:
         """Choose and draw; returns what the page says that it drew: {"block", "matrix"}."""
         self._call(self.pick, {self.block: block, self.matrix: matrix})
         answer = self._call(self.draw, {})
-        return next((value for value in answer if isinstance(value, dict) and set(value) == {"block", "matrix"}), {})
+        places = (value for value in answer if isinstance(value, dict) and {"block", "matrix"} <= set(value))
+        return next(({"block": one["block"], "matrix": one["matrix"]} for one in places), {})
 
     def _call(self, endpoint: dict[str, Any], values: dict[int, Any]) -> list[Any]:
         data = [values.get(number, self._values.get(number)) for number in endpoint["inputs"]]
@@ -123,23 +124,8 @@ def served(model: str, home: Path) -> Any:
 
 def calibrating(model: str, home: Path, n_blocks: int) -> subprocess.Popen[bytes]:
     """A calibration that lasts longer than the measurement, with a worker's priority."""
-    command = [
-        sys.executable,
-        "-m",
-        "salq",
-        "calibrate",
-        "--model",
-        model,
-        "--recipe",
-        "apiq",
-        "--bits",
-        "3",
-        "--preset",
-        "base",
-        "--text",
-        "bundled",
-    ]
-    command += ["--blocks", str(n_blocks), "--eval-text", "bundled", "--device", "cpu", "--group-size", "32", "--set", "epochs=1000", "--background"]
+    asked = f"--recipe apiq --bits 3 --preset base --text bundled --eval-text bundled --device cpu --group-size 32 --blocks {n_blocks}"
+    command = [sys.executable, "-m", "salq", "calibrate", "--model", model, *asked.split(), "--set", "epochs=1000", "--background"]
     around = {**os.environ, "SALQ_HOME": str(home), "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(command, cwd=ROOT, env=around, stdout=subprocess.DEVNULL)
 

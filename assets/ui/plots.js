@@ -4,20 +4,28 @@
 (() => {
   const GRID = "explore-grid", MAPS = "matrix-maps", TRADE = "trade-off";
   let cursor = null; // {block, row}: the cell that is outlined in the grid
-  let settle = 0;
 
   const plotIn = (id) => document.querySelector(`#${id} .js-plotly-plot`);
   const namesOf = (plot) => (plot.data[0].customdata || []).map((row) => row[0][0]);
 
+  // The first of several quick moves goes to the server at once, the others as one when PAUSE is over: nobody waits, nothing piles up.
+  const PAUSE = 250;
+  function paced(name) {
+    let timer = 0, latest = null;
+    const send = (data) => {
+      latest = null;
+      timer = setTimeout(() => { timer = 0; if (latest) send(latest); }, PAUSE);
+      trigger(name, data);
+    };
+    return { choose: (data) => (timer ? (latest = data) : send(data)), busy: () => timer !== 0 };
+  }
+  const cells = paced("cell"), spots = paced("spot");
+
   // ---- the grid: click, keys, outline ---------------------------------------------------------------------------------------
-  function pick(plot, block, row, delay) {
+  function pick(plot, block, row) {
     cursor = { block, row };
     outline(plot);
-    clearTimeout(settle);
-    settle = setTimeout(() => {
-      settle = 0;
-      trigger("cell", { block, matrix: namesOf(plot)[row] });
-    }, delay);
+    cells.choose({ block, matrix: namesOf(plot)[row] });
   }
 
   function outline(plot) {
@@ -42,7 +50,7 @@
   function attachGrid(plot) {
     plot.on("plotly_click", (event) => {
       const [row, block] = event.points[0].pointIndex || event.points[0].pointNumber;
-      pick(plot, block, row, 0);
+      pick(plot, block, row);
     });
     const redrawn = () => {
       const x = plot._fullLayout.xaxis;
@@ -69,13 +77,13 @@
     event.preventDefault();
     const clamp = (value, size) => Math.min(Math.max(value, 0), size - 1);
     const columns = plot.data[0].x.length, rows = namesOf(plot).length;
-    pick(plot, clamp(cursor.block + move[0], columns), clamp(cursor.row + move[1], rows), 250);
+    pick(plot, clamp(cursor.block + move[0], columns), clamp(cursor.row + move[1], rows));
   }
 
   // The server's selection (a link, a picker, another tab) moves the outline.
   function follow() {
     const plot = plotIn(GRID), chosen = props.value;
-    if (settle || !plot || !chosen || !plot.data) return; // a key just pressed is newer than what the server knows
+    if (cells.busy() || !plot || !chosen || !plot.data) return; // a key just pressed is newer than what the server knows
     const row = namesOf(plot).indexOf(chosen.matrix);
     if (row >= 0) {
       cursor = { block: chosen.block, row };
@@ -95,7 +103,7 @@
     plot.on("plotly_click", (event) => {
       const [row, col] = event.points[0].pointIndex || event.points[0].pointNumber;
       spot = { row, col };
-      chooseSpot(plot, 0);
+      chooseSpot(plot);
     });
     plot.on("plotly_afterplot", () => frameSpot(plot));
     const frame = document.getElementById(MAPS);
@@ -110,17 +118,13 @@
   }
 
   // One group of the matrix is selected: `spot` is its cell of the maps. A click and the arrow keys move it.
-  let spot = null, spotSettle = 0;
+  let spot = null;
   const cellOf = (edges, value) => Math.max(edges.findIndex((edge, i) => i + 1 < edges.length && value >= edge && value < edges[i + 1]), 0);
 
-  function chooseSpot(plot, delay) {
+  function chooseSpot(plot) {
     const meta = plot.layout.meta;
     frameSpot(plot);
-    clearTimeout(spotSettle);
-    spotSettle = setTimeout(() => {
-      spotSettle = 0;
-      trigger("spot", { row: meta.rows[spot.row], group: meta.group_size ? Math.floor(meta.cols[spot.col] / meta.group_size) : 0 });
-    }, delay);
+    spots.choose({ row: meta.rows[spot.row], group: meta.group_size ? Math.floor(meta.cols[spot.col] / meta.group_size) : 0 });
   }
 
   function onSpotKey(event) {
@@ -131,12 +135,12 @@
     const clamp = (value, size) => Math.min(Math.max(value, 0), size - 1);
     const wide = meta.group_size ? Math.max(Math.round(meta.group_size / (meta.cols[1] - meta.cols[0])), 1) : 1; // cells of one group
     spot = { row: clamp(spot.row + move[1] * far, meta.rows.length - 1), col: clamp(spot.col + move[0] * far * wide, meta.cols.length - 1) };
-    chooseSpot(plot, 250);
+    chooseSpot(plot);
   }
 
   function followSpot() {
     const plot = plotIn(MAPS), chosen = props.value;
-    if (spotSettle || !plot || !plot.layout || !plot.layout.meta || !chosen) return;
+    if (spots.busy() || !plot || !plot.layout || !plot.layout.meta || !chosen) return;
     const meta = plot.layout.meta, column = meta.group_size ? chosen.group * meta.group_size : 0;
     spot = { row: cellOf(meta.rows, chosen.row || 0), col: cellOf(meta.cols, column || 0) };
     frameSpot(plot);

@@ -17,7 +17,7 @@ import torch
 from salq.chat.participants import Participant
 from salq.chat.scoring import Pair, Text, fork, load_pair, text_of, view
 from salq.chat.serve import Link, memory_gb, work
-from salq.core.device import thread_count
+from salq.core.device import keep_freed_memory, thread_count
 from salq.core.errors import ConfigError, SalqError
 from salq.core.events import PhaseStep
 from salq.evaluation.restore import break_down
@@ -36,6 +36,7 @@ def main() -> None:
 
 def _load(link: Link) -> "Scorer":
     request = link.requests.get()
+    keep_freed_memory()
     torch.set_num_threads(thread_count())
     original, quantized = (Participant.from_json(request[name]) for name in ("original", "participant"))
     link.send("status", text=f"Loading {original.title} and {quantized.title} to score texts")

@@ -142,8 +142,8 @@ def release_memory() -> None:
 def keep_freed_memory() -> None:
     """Let glibc's allocator keep what is freed for the next request, until `release_memory`; does nothing with another C library.
 
-    An optimizer step frees and asks for the same tens of megabytes again and again; handed back to the kernel each time, they come
-    back as page faults, a fifth of the time of a step.
+    A step of an optimizer or of a scoring frees and asks for the same tens of megabytes again and again; handed back to the kernel each time, they
+    come back as page faults, a fifth of the time of a step.
     """
     try:
         c_library = ctypes.CDLL(None)

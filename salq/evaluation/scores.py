@@ -26,8 +26,11 @@ from salq.models.llama import Llama
 Windows = Int[Tensor, "windows window"] | Sequence[Int[Tensor, " _"]]
 """Token windows; a sequence may hold windows of different lengths."""
 
-HEAD_BYTES = 100e6
-"""Bytes of temporaries with a vocabulary axis that exist at once, whatever the vocabulary and the window."""
+HEAD_BYTES = 250e6
+"""Bytes of temporaries with a vocabulary axis that exist at once, whatever the vocabulary and the window: the product with the output head takes a
+fifth less time for 300 tokens at once than for 100."""
+TILE = 16
+"""Matrix products are fastest for whole tiles of rows."""
 
 
 class TokenScores(NamedTuple):
@@ -249,8 +252,9 @@ def head_logits(model: Llama, hidden: Float[Tensor, "tokens hidden"]) -> Float[T
 
 
 def token_slices(tokens: int, vocab: int) -> list[slice]:
-    """Consecutive slices so small that four float32 arrays [slice, vocab] fit HEAD_BYTES."""
+    """Consecutive slices so small that four float32 arrays [slice, vocab] fit HEAD_BYTES, in whole tiles where that many fit."""
     step = max(1, int(HEAD_BYTES // (4 * 4 * vocab)))
+    step -= step % TILE if step > TILE else 0
     return [slice(start, min(start + step, tokens)) for start in range(0, tokens, step)]
 
 

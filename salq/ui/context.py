@@ -95,11 +95,15 @@ class UiContext:
     explore_id: gr.BrowserState
     """Id of the exploration that this visitor started ("" for none)."""
     selection: gr.State
-    """{"block": 0-based index, "matrix": module_name}: shared by every view; set by clicks, keys, pickers and links."""
+    """{"block": 0-based index, "matrix": module_name, "asked": model whose download it asked for}: shared by every view; set by clicks, keys,
+    pickers and links."""
+    spot: gr.State
+    """{"row": 0-based output, "group": number of the group in its row}: the selected group of that matrix; a state of its own, so that choosing
+    another group draws the group and nothing else."""
     chip: gr.HTML
     """Status chip of the current run (`status.chip`); refreshed by the page's own timer, and another one with every event of an active run."""
     bridge: gr.HTML
-    """Clicks on charts (`bridge.plot_bridge`): events `cell` and `point`; its value is the selection that the grid outlines."""
+    """Clicks on charts (`bridge.plot_bridge`): events `cell` and `point`; its value is selection and spot, which grid and maps outline."""
     items: dict[str, gr.Tab] = field(default_factory=dict)
     """The tabs by id, for `items["runs"].select(...)`."""
     load_hooks: list[Callable[[Any], None]] = field(default_factory=list)

@@ -247,15 +247,15 @@ def _wire(ctx: UiContext, over: _Overview, parts: _Parts, first: First) -> None:
     )  # fmt: skip
     drawn = gr.on(
         [ctx.selection.change, detail.how.input, over.made_by.change, *changed], draw.matrix,
-        [maps_shown, ctx.selection, detail.how, over.made_by, *side.inputs],
+        [maps_shown, ctx.selection, ctx.spot, detail.how, over.made_by, *side.inputs],
         [detail.maps, detail.text, detail.table, *detail.spectrum.all, detail.block, detail.matrix, ctx.bridge, maps_shown], **DRAW,
     )  # fmt: skip
     of_group = (
-        [group_shown, ctx.selection, *who, *side.inputs],
+        [group_shown, ctx.selection, ctx.spot, *who, *side.inputs],
         [*group.line.all, group.tile, group.facts, *detail.histogram.all, group.row, group.group, ctx.bridge, group_shown],
     )
     drawn.then(draw.group, *of_group, **DRAW)
-    over.minus.change(draw.group, *of_group, **DRAW)
+    gr.on([ctx.spot.change, over.minus.change], draw.group, *of_group, **DRAW)
     _wire_selecting(ctx, draw, detail, group)
     _wire_computing(ctx, draw, over, timer, finished, opened_once)
 
@@ -264,10 +264,11 @@ def _wire_selecting(ctx: UiContext, draw: Drawing, detail: _Detail, group: _Grou
     model = ctx.sidebar.model
     latest: dict[str, Any] = {"trigger_mode": "always_last", **QUIET}
     ctx.bridge.cell(draw.pick_cell, [ctx.selection, model], ctx.selection, **latest)
-    ctx.bridge.spot(draw.pick_spot, [ctx.selection, model], ctx.selection, **latest)
+    both = [ctx.selection, ctx.spot]
+    ctx.bridge.spot(draw.pick_spot, [*both, model], both, **latest)
     pickers, numbers = [detail.block, detail.matrix], [group.row, group.group]
     gr.on([one.input for one in pickers], draw.pick_names, [*pickers, ctx.selection, model], ctx.selection, **latest)
-    gr.on([one.input for one in numbers], draw.pick_numbers, [*numbers, ctx.selection, model], ctx.selection, **latest)
+    gr.on([one.input for one in numbers], draw.pick_numbers, [*numbers, *both, model], both, **latest)
 
 
 def _wire_computing(ctx: UiContext, draw: Drawing, over: _Overview, timer: gr.Timer, finished: gr.State, opened_once: gr.State) -> None:

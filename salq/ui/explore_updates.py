@@ -39,7 +39,7 @@ class First:
 
     def __init__(self, ctx: UiContext) -> None:
         """Reads the run store and the kept results; fetches nothing."""
-        choices, selection = Choices(ctx.default_model, 3, 64, False, "auto", "auto"), ctx.selection.value
+        choices, selection = Choices(ctx.default_model, 3, 64, False, "auto", "auto"), {**ctx.selection.value, **ctx.spot.value}
         self.block, self.matrix = selection["block"], selection["matrix"]
         self.n_blocks = max(n_blocks_of(ctx.default_model), 1)
         self.subjects = subjects(ctx.store, ctx.default_model)
@@ -99,7 +99,7 @@ class Drawing:
         slider = gr.Slider(minimum=low, maximum=max(round(budget.high, 1), low + 1), value=round(budget.mb, 1))
         return [*panels, unless(before[2], budget.grid), slider, [digest(one) for one in figures]]
 
-    def matrix(self, shown: str, selection: Selection, pooling: str, made_by: str, *values: Any) -> Iterator[Updates]:
+    def matrix(self, shown: str, selection: Selection, spot: Selection, pooling: str, made_by: str, *values: Any) -> Iterator[Updates]:
         """[maps, reading, table, spectrum's panel, block picker, matrix picker, bridge, digest]; fetches a model only when asked to."""
         try:
             choices = Choices.of(*values)
@@ -109,7 +109,7 @@ class Drawing:
                     yield self._not_fetched(choices, selection)
                     return
                 yield [gr.skip(), reading(words.FETCHING.format(model=choices.short_model)), *[gr.skip()] * 8]
-            yield self._matrix(shown, choices, selection, pooling, made_by)
+            yield self._matrix(shown, choices, {**selection, **spot}, pooling, made_by)
         except SalqError as error:
             yield [plot_update(None), reading(str(error), problem=True), [], *panel_updates("", NO_CHART), *[gr.skip()] * 3, ""]
 
@@ -121,7 +121,7 @@ class Drawing:
         drawn = digest(picture.figure)
         spectrum = [gr.skip()] * 3 if drawn and drawn == shown else panel_updates("", picture.spectrum)
         text = matrix_html(picture, made_by_note(self._store, choices, made_by))
-        place = {"block": block, "matrix": matrix, "row": selection.get("row", 0), "group": selection.get("group", 0)}
+        place = {"block": block, "matrix": matrix, "row": selection["row"], "group": selection["group"]}
         return [unless(shown, picture.figure), text, picture.table, *spectrum, *pickers, place, drawn]
 
     def _not_fetched(self, choices: Choices, selection: Selection) -> Updates:
@@ -132,13 +132,13 @@ class Drawing:
         text = matrix_html(kept) if kept.figure else reading(not_fetched(choices))
         return [plot_update(kept.figure), text, kept.table, *panel_updates("", kept.spectrum), *pickers, gr.skip(), digest(kept.figure)]
 
-    def group(self, shown: list[str], selection: Selection, made_by: str, minus: str, *values: Any) -> Updates:
+    def group(self, shown: list[str], selection: Selection, spot: Selection, made_by: str, minus: str, *values: Any) -> Updates:
         """[number line's panel, tile, facts, histogram's panel, row, group, bridge, digests]; what the last handler fetched is here by now."""
         try:
             choices = Choices.of(*values)
             self._limits.check_model(choices.model)
             count = n_blocks_of(choices.model)
-            selection = {**selection, "block": min(selection["block"], count - 1) if count else selection["block"]}
+            selection = {**selection, **spot, "block": min(selection["block"], count - 1) if count else selection["block"]}
             if is_here(choices.model):
                 picture = group_picture(self._store, choices, selection, made_by, minus)
             else:
@@ -158,21 +158,21 @@ class Drawing:
         """The selection after a click or a key on the grid; what the browser sends may be anything."""
         return _picked(getattr(event, "block", None), getattr(event, "matrix", None), current, model)
 
-    def pick_spot(self, event: gr.EventData, current: Selection, model: str) -> Any:
-        """The selection after a click or a key on the maps of a matrix; what the browser sends may be anything."""
-        return self.pick_numbers(getattr(event, "row", None), getattr(event, "group", None), current, model)
+    def pick_spot(self, event: gr.EventData, selection: Selection, spot: Selection, model: str) -> Updates:
+        """[selection, spot] after a click or a key on the maps of a matrix; what the browser sends may be anything."""
+        return self.pick_numbers(getattr(event, "row", None), getattr(event, "group", None), selection, spot, model)
 
     def pick_names(self, block: Any, matrix: Any, current: Selection, model: str) -> Any:
         """The selection after a change of the pickers."""
         return _picked(block, matrix, current, model)
 
-    def pick_numbers(self, row: Any, group: Any, current: Selection, model: str) -> Any:
-        """The selection after a change of row or group; both are clipped to the matrix when it is drawn."""
+    def pick_numbers(self, row: Any, group: Any, selection: Selection, spot: Selection, model: str) -> Updates:
+        """[selection, spot] after a change of row or group, clipped to the matrix when drawn; the selection asks for a model that is not here."""
         found = group_of(row, group)
         if found is None:
-            return gr.skip()
-        chosen = {**current, **found, "asked": model}
-        return gr.skip() if chosen == current else chosen
+            return [gr.skip(), gr.skip()]
+        wanted = gr.skip() if is_here(str(model)) else {**selection, "asked": model}
+        return [wanted, gr.skip() if found == spot else found]
 
     def subjects(self, made_by: str, minus: str, model: str) -> Updates:
         """[A's picker, B's picker]: what can be looked at now; what is gone gives way to rounding, or to nothing."""
@@ -270,7 +270,7 @@ def _picked(block: Any, matrix: Any, current: Selection, model: Any) -> Any:
     chosen = selection_of(block, matrix, n_blocks_of(str(model)))
     if chosen is None:
         return gr.skip()
-    asked = {"row": current.get("row", 0), "group": current.get("group", 0), **chosen, "asked": model}
+    asked = {**chosen, "asked": model}
     return gr.skip() if asked == current else asked
 
 

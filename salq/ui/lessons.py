@@ -48,11 +48,17 @@ def build(ctx: UiContext) -> None:
         {}, html_template="<span></span>", js_on_load=BRIDGE, elem_id="learn-bridge", elem_classes="salq-bridge", scripts=SCRIPTS.as_posix()
     )
 
-    def hand_out(event: gr.EventData, selection: dict[str, Any], model: str) -> dict[str, Any]:
-        return material_for(getattr(event, "source", None), ctx, selection, model) | {"number": getattr(event, "number", 0)}
+    def hand_out(event: gr.EventData, selection: dict[str, Any], spot: dict[str, int], model: str) -> dict[str, Any]:
+        return material_for(getattr(event, "source", None), ctx, {**selection, **spot}, model) | {"number": getattr(event, "number", 0)}
 
     bridge.wanted(
-        hand_out, [ctx.selection, ctx.sidebar.model], bridge, api_visibility="private", show_progress="hidden", concurrency_limit=2, queue=True
+        hand_out,
+        [ctx.selection, ctx.spot, ctx.sidebar.model],
+        bridge,
+        api_visibility="private",
+        show_progress="hidden",
+        concurrency_limit=2,
+        queue=True,
     )
 
 

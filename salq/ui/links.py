@@ -50,6 +50,8 @@ class Link:
     model: str | None = None
     bits: int | None = None
     selection: dict[str, Any] | None = None
+    spot: dict[str, int] | None = None
+    """Row and number of the group, when the link chooses a matrix too."""
     run: str | None = None
     tab: str | None = None
     problem: str = ""
@@ -76,7 +78,7 @@ def read_link(query: Mapping[str, str], store: RunStore, *, default_model: str, 
     bits = checked("bits", lambda text: text in map(str, BITS))
     known = [value for _, value in subjects(store, model or default_model)]
     run = checked("run", lambda text: (text.startswith(KEPT) and text in known) or _kind(store, text) != "")
-    selection = _selection(query, n_blocks_of(model or default_model), wrong)
+    selection, spot = _selection(query, n_blocks_of(model or default_model), wrong)
     minus, value = checked("minus", known.__contains__), checked("value", METRICS.__contains__)
     tab, kind = query.get("tab"), "" if run is None else _kind(store, run)
     if tab is None and (selection is not None or run is not None):
@@ -87,7 +89,7 @@ def read_link(query: Mapping[str, str], store: RunStore, *, default_model: str, 
     problem = f"This link's {', '.join(wrong)} cannot be found here; the rest of the link was followed." if wrong else ""
     made_by = run if tab == "explore" and run in known else None
     own_run = None if run is not None and run.startswith(KEPT) else run
-    return Link(model, None if bits is None else int(bits), selection, own_run, tab, problem, made_by, minus, value)
+    return Link(model, None if bits is None else int(bits), selection, spot, own_run, tab, problem, made_by, minus, value)
 
 
 def _kind(store: RunStore, run: str) -> str:
@@ -98,17 +100,17 @@ def _kind(store: RunStore, run: str) -> str:
         return ""
 
 
-def _selection(query: Mapping[str, str], n_blocks: int, wrong: list[str]) -> dict[str, Any] | None:
-    """Block, matrix and group of a link; adds to `wrong` what cannot be."""
+def _selection(query: Mapping[str, str], n_blocks: int, wrong: list[str]) -> tuple[dict[str, Any] | None, dict[str, int] | None]:
+    """(selection, spot) of a link; adds to `wrong` what cannot be."""
     selection = None
     if "block" in query or "matrix" in query:
         selection = selection_of(query.get("block", "0"), query.get("matrix", "mlp.down_proj"), n_blocks)
         if selection is None:
             wrong.append("block or matrix")
     if "group" not in query:
-        return selection
+        return selection, None
     parts = query["group"].split(",")
     place = group_of(*parts) if len(parts) == 2 else None  # noqa: PLR2004 - row and group
     if place is None:
         wrong.append("group")
-    return {**selection, **place} if selection is not None and place is not None else selection
+    return selection, place if selection is not None else None

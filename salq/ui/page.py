@@ -24,6 +24,7 @@ from salq.ui.visitors import SharedStore
 if TYPE_CHECKING:
     from salq.runs.store import RunStore
 
+FIRST_GROUP = {"row": 0, "group": 0}
 ROOMS = {"learn": learn, "explore": explore, "calibrate": calibrate, "compare": compare, "runs": runs_tab}
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
 
@@ -46,10 +47,10 @@ def build_page(store: "RunStore", *, default_model: str | None = None) -> gr.Blo
         notice = gr.HTML("", elem_id="link-notice")
         run_id = gr.BrowserState("", storage_key="salq_run")
         explore_id = gr.BrowserState("", storage_key="salq_explore")
-        selection = gr.State(first)
-        bridge = plot_bridge(first)
+        selection, spot = gr.State(first[0]), gr.State(first[1])
+        bridge = plot_bridge({**first[0], **first[1]})
         with gr.Tabs(selected="learn", elem_id="tabs", overflow_behavior="wrap") as tabs:
-            ctx = UiContext(store, Limits.here(), model, public, sidebar, tabs, run_id, explore_id, selection, status, bridge)
+            ctx = UiContext(store, Limits.here(), model, public, sidebar, tabs, run_id, explore_id, selection, spot, status, bridge)
             for key in TABS:
                 with gr.Tab(words.TABS[key], id=key, elem_id=f"tab-{key}") as item:
                     ctx.items[key] = item
@@ -58,14 +59,14 @@ def build_page(store: "RunStore", *, default_model: str | None = None) -> gr.Blo
     return page
 
 
-def first_selection(model: str) -> dict[str, Any]:
-    """The matrix whose maps the repository keeps, so that the first paint shows them; else the first block's last one."""
+def first_selection(model: str) -> tuple[dict[str, Any], dict[str, int]]:
+    """(selection, spot): the matrix and the group that the repository keeps, so that the first paint shows them; else the first block's last one."""
     kept = kept_maps(model)
     if kept is None:
-        return {"block": 0, "matrix": "mlp.down_proj", "row": 0, "group": 0}
+        return {"block": 0, "matrix": "mlp.down_proj"}, FIRST_GROUP
     group = kept_group(model)
-    place = {"row": 0, "group": 0} if group is None else {"row": group.row, "group": group.start // len(group.weights)}
-    return {"block": kept.block, "matrix": kept.matrix, **place}
+    spot = FIRST_GROUP if group is None else {"row": group.row, "group": group.start // len(group.weights)}
+    return {"block": kept.block, "matrix": kept.matrix}, spot
 
 
 def _wire(page: gr.Blocks, ctx: UiContext, notice: gr.HTML) -> None:
@@ -77,7 +78,8 @@ def _wire(page: gr.Blocks, ctx: UiContext, notice: gr.HTML) -> None:
         return [
             link.model or gr.skip(),
             link.bits or gr.skip(),
-            {"row": 0, "group": 0, **link.selection} if link.selection else gr.skip(),
+            link.selection or gr.skip(),
+            (link.spot or FIRST_GROUP) if link.selection else gr.skip(),
             link.run or gr.skip(),
             gr.Tabs(selected=link.tab) if link.tab else gr.skip(),
             reading(link.problem, problem=True),
@@ -87,7 +89,7 @@ def _wire(page: gr.Blocks, ctx: UiContext, notice: gr.HTML) -> None:
     def place(device: str | None, text: str | None) -> list[Any]:
         return describe_place(str(device or "auto"), str(text or "auto"), ctx.limits)
 
-    opened = page.load(open_page, [ctx.run_id], [side.model, side.bits, ctx.selection, ctx.run_id, ctx.tabs, notice, ctx.chip], **QUIET)
+    opened = page.load(open_page, [ctx.run_id], [side.model, side.bits, ctx.selection, ctx.spot, ctx.run_id, ctx.tabs, notice, ctx.chip], **QUIET)
     for hook in ctx.load_hooks:
         hook(opened)
     described = [side.device, side.device_note, side.text, side.text_note]

@@ -126,6 +126,9 @@ def test_a_public_host_refuses_before_any_work() -> None:
         explore_request(choices("llama-2-7b"), PUBLIC)
 
 
+SPOT = {"row": 0, "group": 0}
+
+
 def test_selections_from_the_browser_may_be_anything() -> None:
     assert selection_of(1, "mlp.up_proj", 2) == {"block": 1, "matrix": "mlp.up_proj"}
     assert selection_of("1", "up_proj", 2) == {"block": 1, "matrix": "mlp.up_proj"}
@@ -145,11 +148,11 @@ def test_nothing_is_fetched_until_a_matrix_is_asked_for(store: RunStore) -> None
     ctx = SimpleNamespace(store=store, limits=LOCAL)
     values = ("llama-2-7b", 3, 64, False, "cpu", "bundled")
     drawing = Drawing(ctx)  # type: ignore[arg-type]
-    (updates,) = list(drawing.matrix("", {"block": 0, "matrix": "mlp.down_proj"}, "max", "rounding", *values))
+    (updates,) = list(drawing.matrix("", {"block": 0, "matrix": "mlp.down_proj"}, SPOT, "max", "rounding", *values))
     assert "not on this machine yet (about 13.5 GB)" in updates[1]
-    (updates,) = list(drawing.matrix("", {"block": 0, "matrix": "mlp.down_proj", "asked": "smollm2-135m"}, "max", "rounding", *values))
+    (updates,) = list(drawing.matrix("", {"block": 0, "matrix": "mlp.down_proj", "asked": "smollm2-135m"}, SPOT, "max", "rounding", *values))
     assert "not on this machine yet" in updates[1]
-    asked = drawing.matrix("", {"block": 0, "matrix": "mlp.down_proj", "asked": "llama-2-7b"}, "max", "rounding", *values)
+    asked = drawing.matrix("", {"block": 0, "matrix": "mlp.down_proj", "asked": "llama-2-7b"}, SPOT, "max", "rounding", *values)
     assert "Fetching llama-2-7b" in next(asked)[1]
     asked.close()
 
@@ -157,7 +160,7 @@ def test_nothing_is_fetched_until_a_matrix_is_asked_for(store: RunStore) -> None
 def test_a_visitor_of_a_public_host_reads_a_refusal(store: RunStore, tiny_folder: Path) -> None:
     drawing = Drawing(SimpleNamespace(store=store, limits=PUBLIC))  # type: ignore[arg-type]
     values = (str(tiny_folder), 3, 64, False, "cpu", "bundled")
-    (updates,) = list(drawing.matrix("", {"block": 0, "matrix": "mlp.down_proj", "asked": str(tiny_folder)}, "max", "rounding", *values))
+    (updates,) = list(drawing.matrix("", {"block": 0, "matrix": "mlp.down_proj", "asked": str(tiny_folder)}, SPOT, "max", "rounding", *values))
     assert "is not offered on this public host" in updates[1]
     assert "is not offered on this public host" in drawing.grid("", "saliency", "rounding", "none", *values)[2]
 

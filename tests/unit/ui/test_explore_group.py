@@ -202,8 +202,8 @@ def test_pickers_offer_finished_runs_of_this_model_only(store: RunStore, home: t
 
 
 def test_the_first_paint_shows_the_kept_group(salq_home: Path) -> None:
-    asked = choices(DEFAULT_MODEL)
-    picture = kept_group_picture(asked, first_selection(DEFAULT_MODEL))
+    asked, (selection, spot) = choices(DEFAULT_MODEL), first_selection(DEFAULT_MODEL)
+    picture = kept_group_picture(asked, {**selection, **spot})
     assert picture.line.figure is not None
     assert len(picture.line.table) == 64
-    assert kept_group_picture(asked, {**first_selection(DEFAULT_MODEL), "row": 3}).line.figure is None
+    assert kept_group_picture(asked, {**selection, **spot, "row": 3}).line.figure is None

@@ -25,7 +25,7 @@ def read(store: RunStore, *, public: bool = False, **query: str) -> Link:
 def test_a_good_link_is_followed_in_every_part(store: RunStore) -> None:
     run = store.create(ExploreRequest(model=DEFAULT_MODEL))
     link = read(store, model="llama-2-7b", bits="2", run=run, block="31", matrix="q_proj", tab="explore")
-    assert link == Link("llama-2-7b", 2, {"block": 31, "matrix": "self_attn.q_proj"}, run, "explore")
+    assert link == Link("llama-2-7b", 2, {"block": 31, "matrix": "self_attn.q_proj"}, None, run, "explore")
 
 
 def test_an_empty_link_changes_nothing(store: RunStore) -> None:
@@ -78,7 +78,8 @@ def test_any_link_is_answered(query: dict[str, str]) -> None:
 
 
 def test_a_group_belongs_to_the_selection(store: RunStore) -> None:
-    assert read(store, block="3", group="100,10").selection == {"block": 3, "matrix": "mlp.down_proj", "row": 100, "group": 10}
+    link = read(store, block="3", group="100,10")
+    assert (link.selection, link.spot) == ({"block": 3, "matrix": "mlp.down_proj"}, {"row": 100, "group": 10})
     for bad in ("5", "1,2,3", "-1,0", "x,y", "1e3,0", "99999999999,0", ""):
         link = read(store, block="3", group=bad)
         assert "group" in link.problem
