@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +95,7 @@ def _of_run(args: argparse.Namespace, evaluation: Evaluation) -> tuple[str, dict
     model = load_model(request.model, device=args.device)
     blocks = store.result(run_id)
     frozen = {index: blocks.load(index) for index in blocks.indices()}
-    values = _measured(model, frozen, request.recipe, args, evaluation) | _generations(model, frozen, args.generations)
+    values = _measured(model, frozen, request.recipe, args, evaluation, [request.text]) | _generations(model, frozen, args.generations)
     return f"{request.shown_title}   (run {run_id})", {"run": run_id, **values}
 
 
@@ -116,7 +117,12 @@ def _of_model(args: argparse.Namespace, evaluation: Evaluation) -> tuple[str, di
 
 
 def _measured(
-    model: "Llama", frozen: "dict[int, Block]", recipe: "Recipe | None", args: argparse.Namespace, evaluation: Evaluation
+    model: "Llama",
+    frozen: "dict[int, Block]",
+    recipe: "Recipe | None",
+    args: argparse.Namespace,
+    evaluation: Evaluation,
+    calibrated_on: Collection[str] = (),
 ) -> dict[str, Any]:
     """Scores and size; without a recipe, of the original against itself. `args` say what runs the matrices and the head."""
     from salq.calibration.engine import matrix_shapes
@@ -127,7 +133,7 @@ def _measured(
     from salq.kernels.assemble import execution, quantized_copy, round_head
 
     started, peak = time.monotonic(), PeakMemory(model.device)
-    text = load_text(evaluation.text, "evaluation")
+    text = load_text(evaluation.text, "evaluation", calibrated_on=calibrated_on)
     windows = evaluation_windows(text, model.tokenizer, evaluation.windows, evaluation.window)
     quantized = quantized_copy(model, frozen, args.executor) if frozen else model
     quantized = round_head(quantized) if args.head == "8bit" else quantized

@@ -1,9 +1,10 @@
 """Which text is used: `auto`, `bundled`, `wikitext2`, `c4`, `self:N` (the model's own words) or the path of a UTF-8 file.
 
-Calibration and evaluation never share text: they get different splits, different bundled files, or different parts of a file.
+Calibration and evaluation never share text: they get different splits, different bundled files, different parts of a file, or different files.
 """
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from salq.core.errors import ConfigError, TextError
@@ -22,9 +23,11 @@ CALIBRATION_SHARE = 0.8
 """Of a user's file: the first 80 % are for calibration, the rest for evaluation."""
 
 
-def load_text(source: str = "auto", role: Role = "calibration", model: Writer | None = None) -> Text:
+def load_text(source: str = "auto", role: Role = "calibration", model: Writer | None = None, *, calibrated_on: Collection[str] | None = None) -> Text:
     """The text that `source` names, for that role. `self:N` needs the model that writes it.
 
+    A person's own file gives its first 80 % to calibration and its last 20 % to evaluation. calibrated_on: the sources that whatever is evaluated was
+    calibrated on; a file that is none of them is evaluated whole. None: not known, so the last 20 %.
     Raises TextError (not available, empty, not UTF-8, a path on a public host) and ConfigError (an unknown role).
     """
     if role not in ROLES:
@@ -37,7 +40,7 @@ def load_text(source: str = "auto", role: Role = "calibration", model: Writer | 
         return CORPORA[source].text(role)
     if source == "self" or source.startswith("self:"):
         return _self_written(source, role, model)
-    return _file(source, role)
+    return _file(source, role, calibrated_on)
 
 
 def text_sources() -> list[tuple[str, str]]:
@@ -77,16 +80,32 @@ def _self_written(source: str, role: Role, model: Writer | None) -> Text:
     return self_written_text(model, count)
 
 
-def _file(source: str, role: Role) -> Text:
+def _file(source: str, role: Role, calibrated_on: Collection[str] | None) -> Text:
     known = ", ".join(value for value, _ in text_sources())
     if is_public_host():
         raise TextError(f"Text source {source!r} is not known; choose one of: {known} (files cannot be opened on a public host).")
-    path = Path(source).expanduser() if source.startswith("~/") else Path(source)
+    path = _path(source)
     content = _read(path, source, known)
     if not content.strip():
         raise TextError(f"{path.name} is empty; give a UTF-8 text of at least a few thousand words.")
+    if role == "evaluation" and calibrated_on is not None and not any(_may_be_seen(content, one) for one in calibrated_on):
+        return Text.of(path.name, f"{path.name}, all of it", content, licence="the user's own file", origin="a local file")
     part, share = _part(content, role)
     return Text.of(f"{path.name} ({share})", f"{path.name}, {share}", part, licence="the user's own file", origin="a local file")
+
+
+def _path(source: str) -> Path:
+    return Path(source).expanduser() if source.startswith("~/") else Path(source)
+
+
+def _may_be_seen(content: str, source: str) -> bool:
+    """Whether calibration on `source` may have read this content: the same file, a copy of it, or a file that is gone, which nobody can tell."""
+    if source in {"auto", "bundled", "self", *CORPORA} or SELF.fullmatch(source):
+        return False
+    try:
+        return _path(source).read_text(encoding="utf-8-sig") == content
+    except (OSError, ValueError):
+        return True
 
 
 def _read(path: Path, source: str, known: str) -> str:

@@ -107,7 +107,8 @@ def evaluate(original: Llama, quantized: Llama, *, text: str = "auto", windows: 
     """Score `quantized` against `original` on `windows` consecutive windows of `window` tokens of the evaluation text.
 
     perplexity = exp(mean nll),  kl = mean over tokens of sum_v p_v (log p_v - log q_v), p the original's prediction; nats per token.
-    text: auto, bundled, wikitext2, c4 or the path of a UTF-8 file. Raises TextError, ConfigError, ModelError, ResourceError.
+    text: auto, bundled, wikitext2, c4 or the path of a UTF-8 file, of which the last 20 % are read: its start may have been
+    calibrated on. Raises TextError, ConfigError, ModelError, ResourceError.
     """
     chosen = load_text(text, "evaluation")
     return drain(score(original, quantized, evaluation_windows(chosen, original.tokenizer, windows, window), text=chosen.name))

@@ -4,6 +4,7 @@
 run's folder keeps what the first start used.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from salq.core.errors import StoreError
@@ -28,7 +29,7 @@ class Inputs:
 def gather(store: RunStore, run_id: str, request: CalibrateRequest, model: Llama) -> Inputs:
     """Load the texts of a run. Raises TextError, and StoreError when blocks were finished with another text or model."""
     known = _known(store, run_id)
-    evaluation = _load(request.evaluation.text, "evaluation", model, known)
+    evaluation = _load(request.evaluation.text, "evaluation", model, known, [request.text])
     calibration = _load(request.text, "calibration", model, known) if request.recipe.reads_text else None
     used = {"model": model.source.fingerprint, "evaluation": evaluation.sha256, "calibration": None if calibration is None else calibration.sha256}
     for name, digest in used.items():
@@ -52,9 +53,9 @@ def _known(store: RunStore, run_id: str) -> dict[str, str | None]:
     return found if isinstance(found, dict) else {}
 
 
-def _load(source: str, role: Role, model: Llama, known: dict[str, str | None]) -> Text:
+def _load(source: str, role: Role, model: Llama, known: dict[str, str | None], calibrated_on: Collection[str] | None = None) -> Text:
     """The text of that role; `auto` is again what it was at the first start."""
     before = known.get(f"{role}_name") or ""
     if source == "auto" and before:
         source = "wikitext2" if before.startswith("wikitext2") else "bundled"
-    return load_text(source, role, model)
+    return load_text(source, role, model, calibrated_on=calibrated_on)

@@ -26,7 +26,7 @@ def remeasured(
     if len({request.model for request in asked}) != 1:
         raise ConfigError(f"The runs are of different models ({pair[0].model} and {pair[1].model}); choose two runs of the same model.")
     model = load_model(asked[0].model, device=device)
-    text = load_text(evaluation.text, "evaluation")
+    text = load_text(evaluation.text, "evaluation", calibrated_on=[request.text for request in asked])
     windows = evaluation_windows(text, model.tokenizer, evaluation.windows, evaluation.window)
     found: dict[str, Subject] = {}
     for side in pair:

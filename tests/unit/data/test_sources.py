@@ -67,6 +67,18 @@ def test_a_file_is_split_between_the_roles(tmp_path: Path) -> None:
     assert (calibration.name, evaluation.name) == ("mine.txt (first 80 %)", "mine.txt (last 20 %)")
 
 
+def test_a_file_that_nothing_was_calibrated_on_is_evaluated_whole(tmp_path: Path) -> None:
+    mine, copied, other = tmp_path / "mine.txt", tmp_path / "copy.txt", tmp_path / "other.txt"
+    for path, content in ((mine, WORDS), (copied, WORDS), (other, "Something else. " + WORDS)):
+        path.write_text(content)
+    for seen in ([], ["bundled"], ["self:100", "wikitext2"], [str(other)]):
+        text = load_text(str(mine), "evaluation", calibrated_on=seen)
+        assert (text.name, text.content) == ("mine.txt", WORDS)
+    for seen in ([str(mine)], ["bundled", str(copied)], [str(tmp_path / "gone.txt")]):
+        assert load_text(str(mine), "evaluation", calibrated_on=seen).name == "mine.txt (last 20 %)"
+    assert load_text(str(mine), "calibration", calibrated_on=[]).name == "mine.txt (first 80 %)"
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
