@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from salq.calibration.fit import FitData
 from salq.calibration.frozen_block import dequantized_block
-from salq.calibration.objectives import Targets, channel_weights, relative_error
+from salq.calibration.objectives import Targets, channel_weights
 from salq.calibration.recipe import Recipe
 from salq.calibration.stages import fit_block
 from salq.calibration.store import Block, BlockStore
@@ -26,6 +26,7 @@ from salq.calibration.streams import Streams
 from salq.calibration.student import Student
 from salq.core.errors import ConfigError, ShapeError
 from salq.core.events import BlockDone, BlockStarted, Event, PhaseDone, PhaseStarted
+from salq.models.capture import relative_error
 from salq.models.llama import LINEARS, Llama
 from salq.quant.mixed import check_group_sizes, check_rules
 

@@ -9,16 +9,17 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from salq.core.events import Event, MetricReported, PhaseDone, PhaseStarted, PhaseStep
-from salq.models.capture import BlockInputs, capture_block_inputs, run_block
+from salq.models.capture import BlockInputs, capture_block_inputs, relative_error, run_block
 from salq.models.llama import LINEARS, Llama
 from salq.quant.frozen import FrozenLinear, rtn
 from salq.quant.spec import QuantSpec
 
 PHASE = "depth"
+__all__ = ["PHASE", "Depth", "depth_errors", "relative_error"]
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,6 @@ class Depth:
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
         return asdict(self)
-
-
-def relative_error(changed: Float[Tensor, "samples seq hidden"], original: Float[Tensor, "samples seq hidden"]) -> float:
-    """Mean over tokens of |h_hat - h| / |h|. A mean of ratios, because a few tokens of LLaMAs have hidden states a thousand times longer."""
-    ratio = torch.linalg.vector_norm(changed - original, dim=-1).double() / torch.linalg.vector_norm(original, dim=-1).double()
-    return float(ratio.mean())
 
 
 def depth_errors(
