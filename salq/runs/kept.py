@@ -158,16 +158,16 @@ def keep_runs(model: str, runs: Sequence[KeptRun]) -> None:
 
 def keep_exploration(model: str, found: Exploration) -> None:
     """Write the exploration, as results of the repository rather than of a run."""
-    value = json.dumps({**_short(found.to_json()), "origin": "kept", "model": model}, allow_nan=False)
+    value = json.dumps({**short(found.to_json()), "origin": "kept", "model": model}, allow_nan=False)
     lines = value.replace(', "errors": {', ',\n"errors": {').replace('"weight_error"', '\n "weight_error"').replace('"depth"', '\n"depth"')
     with atomic_path(kept_folder(model) / "explore.json") as temporary:
         temporary.write_text(f"{lines}\n", encoding="utf-8")
 
 
-def _short(value: Any) -> Any:
+def short(value: Any) -> Any:
     """JSON values with five significant digits: what is kept of a measurement."""
     if isinstance(value, float):
         return float(f"{value:.5g}")
     if isinstance(value, dict):
-        return {name: _short(one) for name, one in value.items()}
-    return [_short(one) for one in value] if isinstance(value, list) else value
+        return {name: short(one) for name, one in value.items()}
+    return [short(one) for one in value] if isinstance(value, list) else value
