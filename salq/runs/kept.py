@@ -7,6 +7,8 @@ None or an empty list. Light: no torch.
 """
 
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from salq.evaluation.matrix_view import MatrixView
 
 GROUP_KEYS = {"block", "matrix", "row", "start", "weights", "grids"}
+DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, ArithmeticError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+"""What numpy and the zip reader below it raise on bytes that were cut or altered."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ def read_maps(path: Path) -> MatrixMaps | None:
             maps = {name: 10.0 ** arrays[name].astype(np.float32) for name in about.pop("names")}
             edges = {key: tuple(int(edge) for edge in arrays[key]) for key in ("row_edges", "col_edges")}
         return MatrixMaps(**{**about, "shape": tuple(about["shape"])}, **edges, maps=maps)  # type: ignore[arg-type]
-    except (OSError, ValueError, KeyError, TypeError):
+    except DAMAGED:
         return None
 
 
