@@ -44,7 +44,7 @@ def choose_device(wanted: str = "auto") -> DeviceChoice:
     if wanted == "cpu":
         return _cpu(f"chosen: {torch.get_num_threads()} CPU threads, in float32")
     name, _, index = wanted.partition(":")
-    if name == "cuda" and (index.isdigit() or not index):
+    if name == "cuda" and (index.isdecimal() or not index):
         number = int(index or 0)
         if number < count:
             return _cuda(number, f"chosen: {torch.cuda.get_device_name(number)}")
