@@ -140,7 +140,7 @@ def _check_inputs(model: Llama, tokens: Tensor | None, recipe: Recipe, saliency:
     if not recipe.needs_saliency:
         return
     if saliency is None:
-        raise ConfigError(f"Recipe {recipe.name!r} weights its regularizer by saliency; compute a saliency map of this model first.")
+        raise ConfigError(f"Recipe {recipe.name!r} is weighted by saliency; compute a saliency map of this model first.")
     for index in sorted({0, total - 1}):  # a map of fewer blocks, or of other shapes, shows at its ends
         found = _saliency_of(saliency, index)
         for name, linear in model.linears(index).items():
