@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from salq.calibration.engine import calibrate
 from salq.calibration.estimate import BACKWARD, FORWARD
-from salq.calibration.fit import FitData, StartLosses, run_stage
+from salq.calibration.fit import FitData, StartLosses, new_optimizer, run_stage
 from salq.calibration.objectives import TINY
 from salq.calibration.recipe import Fit, Recipe
 from salq.calibration.store import MemoryBlocks
@@ -160,13 +160,12 @@ def _in_turns(loops: list[Iterator[float]], rounds: int, steps: int) -> list[_Ti
 
 
 def _ours(student: Student, stage: Fit, data: FitData) -> Iterator[float]:
-    """The loss of every step of salq's own loop."""
-    nothing = StartLosses(0.0, 0.0)
-    for event in run_stage(stage.model_copy(update=FOREVER), student, data, torch.Generator().manual_seed(0), start=nothing):
-        yield sum(event.loss.values())
-
-
-FOREVER = {"epochs": 1000, "schedule": "constant"}
+    """The loss of every step of salq's own loop, an epoch at a time with one optimizer: of a long stage, a GPU reports one step in many."""
+    epoch = stage.model_copy(update={"epochs": 1, "schedule": "constant"})
+    optimizer, generator = new_optimizer([epoch], student), torch.Generator().manual_seed(0)
+    while True:
+        for event in run_stage(epoch, student, data, generator, start=StartLosses(0.0, 0.0), optimizer=optimizer):
+            yield sum(event.loss.values())
 
 
 class TextbookLinear(nn.Module):
