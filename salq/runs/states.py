@@ -28,8 +28,11 @@ class States:
     def look(self, run_id: str, request: AnyRequest | None, problem: str = "") -> RunInfo:
         """The run as it is now, without its results. request: None when it cannot be read, and `problem` says why."""
         folder, progress = self._root / run_id, self.progress(run_id)
-        ahead = self._queue.ahead(run_id) if is_alive(folder) else None
-        status: Status = "unreadable" if request is None else self._status(folder, progress, ahead)
+        alive = is_alive(folder)
+        if not alive and progress.started_at is not None and not progress.outcome:
+            progress = self.progress(run_id)  # it may have come to its end between the two looks, and is then not interrupted
+        ahead = self._queue.ahead(run_id) if alive else None
+        status: Status = "unreadable" if request is None else _status(folder, progress, ahead, alive=alive)
         return RunInfo(
             id=run_id,
             title=run_id if request is None else request.shown_title,
@@ -63,17 +66,6 @@ class States:
         """Keep nothing of a run that was deleted."""
         self._folded.pop(run_id, None)
 
-    def _status(self, folder: Path, progress: Progress, ahead: Sequence[str] | None) -> Status:
-        if ahead is not None:
-            return "queued" if ahead else "running"
-        if progress.outcome:
-            return progress.outcome  # type: ignore[return-value]
-        if progress.started_at is not None and not is_alive(folder):
-            return "cancelled" if (folder / CANCEL).exists() else "interrupted"
-        if progress.started_at is not None:
-            return "running"
-        return "queued" if is_alive(folder) else "created"
-
     def _wait(self, ahead: Sequence[str]) -> float | None:
         """Seconds that the runs ahead still take, one after the other; None when one of them does not say."""
         left = [self._left(run_id) for run_id in ahead]
@@ -88,6 +80,18 @@ class States:
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return expected * (1 - progress.fraction) if 0 <= expected < float("inf") else None
+
+
+def _status(folder: Path, progress: Progress, ahead: Sequence[str] | None, *, alive: bool) -> Status:
+    if ahead is not None:
+        return "queued" if ahead else "running"
+    if progress.outcome:
+        return progress.outcome  # type: ignore[return-value]
+    if progress.started_at is None:
+        return "queued" if alive else "created"
+    if alive:
+        return "running"
+    return "cancelled" if (folder / CANCEL).exists() else "interrupted"
 
 
 def _changed_at(path: Path) -> float | None:
