@@ -79,8 +79,9 @@ def calibration_speed(model: Llama, recipe: Recipe, *, blocks: int = 2, rounds: 
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, model.config.vocab_size, (data.n_samples, data.seq_len), generator=generator)
     streams = Streams(model, tokens, model.device)
-    student = Student(model.blocks[0], LINEARS, recipe.spec, recipe.quantizer, recipe.adapter, generator)
-    fit_data = FitData(streams.quantized, streams.kwargs, streams.targets(model.blocks[0], augmented=True), None, 0)
+    teacher = copy.deepcopy(model.blocks[0]).float()  # as `calibrate` does: on a GPU the model is in bfloat16
+    student = Student(teacher, LINEARS, recipe.spec, recipe.quantizer, recipe.adapter, generator)
+    fit_data = FitData(streams.quantized, streams.kwargs, streams.targets(teacher, augmented=True), None, 0)
     textbook = [_textbook(student, stage, recipe.spec, fit_data) for _ in range(2)]  # parameters are copied before salq's loop changes them
     (default,) = _in_turns(textbook[:1], rounds, steps)
     keep_freed_memory()

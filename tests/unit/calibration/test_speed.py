@@ -1,5 +1,7 @@
 """The speed measurement compares loops that do the same, and counts the arithmetic that the method needs."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -9,12 +11,14 @@ from salq.calibration.engine import calibrate
 from salq.calibration.speed import block_flops, calibration_speed
 from salq.calibration.store import MemoryBlocks
 from salq.core.errors import ConfigError
-from salq.models.llama import Llama
+from salq.models.llama import Llama, load_model
 
 SMALL = {"data.n_samples": 8, "data.seq_len": 32, "rank": 2, "epochs": 3}
 
 
-def test_both_loops_arrive_at_the_same_loss_and_are_timed(tiny: Llama) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16, as on a GPU"])
+def test_both_loops_arrive_at_the_same_loss_and_are_timed(tiny_folder: Path, dtype: torch.dtype) -> None:
+    tiny = load_model(str(tiny_folder), device="cpu", dtype=dtype)
     speed = calibration_speed(tiny, recipes.get("apiq", bits=3, group_size=32, overrides=SMALL), blocks=1, rounds=2)
     assert speed.loss_difference < 1e-4
     assert speed.steps == 8
