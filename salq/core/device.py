@@ -90,8 +90,9 @@ class PeakMemory:
     """Highest memory in GB between its creation and `gb()`: the allocator's peak on CUDA, the process's high-water mark on CPU."""
 
     def __init__(self, device: torch.device) -> None:
-        """Start measuring. On Linux the kernel's own high-water mark is reset, so earlier work does not count."""
+        """Start measuring. What earlier work in this process freed is handed back, and on Linux the kernel's high-water mark is reset."""
         self._device = device
+        release_memory()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
             return
