@@ -102,7 +102,7 @@ def kept_maps(model: str) -> MatrixMaps | None:
 def read_maps(path: Path) -> MatrixMaps | None:
     """The maps in a file of `write_maps`; None when there is none or it does not read."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # numpy leaves a damaged file open
             about = json.loads(str(arrays["about"]))
             maps = {name: 10.0 ** arrays[name].astype(np.float32) for name in about.pop("names")}
             edges = {key: tuple(int(edge) for edge in arrays[key]) for key in ("row_edges", "col_edges")}
