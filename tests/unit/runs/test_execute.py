@@ -244,7 +244,7 @@ def test_what_cannot_be_explored_is_refused_before_the_saliency_pass(
     about = {"n_samples": 2, "seq_len": 24, "text": str(text_file), "device": "cpu"}
     empty, other = store.create(make_request("rtn")), store.create(make_request("rtn", model="smollm2-135m"))
     for asked, words in (
-        ({"specs": (QuantSpec(bits=2, group_size=48),)}, "48"),
+        ({"specs": (QuantSpec(bits=2, group_size=100),)}, "not a multiple of group size 100"),
         ({"run": empty}, "no finished blocks"),
         ({"run": other}, "no finished blocks"),
         ({"run": "20260101-000000-abcd"}, "does not exist"),
