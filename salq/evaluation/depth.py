@@ -83,8 +83,8 @@ def _step(model: Llama, block: int, weights: Mapping[str, Tensor], states: tuple
         _advance(model, block, alone, inputs)
         _advance(model, block, stream, inputs)
     finally:
-        for name, weight in kept.items():
-            linears[name].weight = weight
+        for name, own in kept.items():
+            linears[name].weight = own
     depth.alone.append(_finite(relative_error(alone, inputs.hidden)))
     depth.together.append(_finite(relative_error(stream, inputs.hidden)))
 
