@@ -52,9 +52,6 @@ SIZES["salq"] = {
 }  # fmt: skip
 TEXT = "A block that is finished stays finished, whatever happens to the power, the disk, the clock or the person at the keyboard. "
 
-Fault = Callable[[int], None]
-"""Called in the child before it starts, with the child's store as working folder; it arranges the disturbance."""
-
 
 @dataclass
 class Point:

@@ -88,12 +88,6 @@ def hub_endpoint() -> str:
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
 
 
-def server_port() -> int | None:
-    """GRADIO_SERVER_PORT, when it is set to a number."""
-    value = os.environ.get("GRADIO_SERVER_PORT", "")
-    return int(value) if value.isdecimal() else None
-
-
 def c_compiler() -> str | None:
     """The C compiler that triton would start a kernel with: CC, else gcc or clang; None when it is not to be found."""
     named = os.environ.get("CC")
