@@ -52,9 +52,6 @@ SIZES["salq"] = {
 }  # fmt: skip
 TEXT = "A block that is finished stays finished, whatever happens to the power, the disk, the clock or the person at the keyboard. "
 
-Fault = Callable[[int], None]
-"""Called in the child before it starts, with the child's store as working folder; it arranges the disturbance."""
-
 
 @dataclass
 class Point:
@@ -178,15 +175,20 @@ def in_child(store: RunStore, run_id: str, prepare: Callable[[], None], *, kill_
     return os.waitstatus_to_exitcode(status)
 
 
+def _writes(root: Path, event: str, arguments: tuple[Any, ...]) -> bool:
+    """Whether an audit event is a file operation below `root` that changes something."""
+    if event not in FILE_OPERATIONS or not str(arguments[0]).startswith(str(root)):
+        return False
+    return event != "open" or bool((arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR))
+
+
 def _at_operation(root: Path, number: int, act: Callable[[], None]) -> None:
     """Call `act` before the file operation of that number (1 is the first) below `root`, reads left out."""
-    count, prefix, done = 0, str(root), False
+    count, done = 0, False
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal count, done
-        if done or event not in FILE_OPERATIONS or not str(arguments[0]).startswith(prefix):
-            return
-        if event == "open" and not (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR):
+        if done or not _writes(root, event, arguments):
             return
         count += 1
         if count >= number:
@@ -197,13 +199,11 @@ def _at_operation(root: Path, number: int, act: Callable[[], None]) -> None:
 
 
 def _count_operations(root: Path, result: Path) -> None:
-    count, prefix = 0, str(root)
+    count = 0
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal count
-        if event not in FILE_OPERATIONS or not str(arguments[0]).startswith(prefix):
-            return
-        if event == "open" and not (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR):
+        if not _writes(root, event, arguments):
             return
         count += 1
         if count % 5 == 0:

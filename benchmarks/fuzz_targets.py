@@ -184,6 +184,8 @@ def gguf(folder: Path) -> Target:
 
 def events(folder: Path) -> Target:
     """Event logs."""
+    from salq.ui.run_view import Watcher, errors_figure, errors_table, loss_figure, result_facts
+
     store = RunStore(folder / "runs")
     run_id = store.create(CalibrateRequest(model="m", recipe=recipes.get("rtn", bits=2)))  # type: ignore[arg-type]
     for event in (
@@ -198,9 +200,11 @@ def events(folder: Path) -> Target:
         store.append(run_id, event)
     path = store.folder(run_id) / "events.jsonl"
 
-    def read() -> None:
-        from salq.ui.run_view import Watcher, errors_figure, errors_table, loss_figure, result_facts
+    def draw(view: Any) -> None:
+        errors_figure(view)
+        loss_figure(view, None)
 
+    def read() -> None:
         assert [info.id for info in store.list()] == [run_id]
         log.fold_into(Progress(), log.read(path)[0])
         view = Watcher(store).view(run_id)
@@ -208,9 +212,9 @@ def events(folder: Path) -> Target:
         errors_table(view)
         result_facts(view.info.metrics)
         if np.random.default_rng(len(path.read_bytes())).random() < 0.02:  # noqa: PLR2004 - plotly takes its time
-            errors_figure(view)
-            loss_figure(view, None)
+            draw(view)
 
+    draw(Watcher(store).view(run_id))  # what drawing imports is not the first damaged log's time
     return _file_target(path, [path.read_bytes()], read)
 
 

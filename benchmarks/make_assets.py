@@ -13,7 +13,6 @@ import shlex
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -26,7 +25,7 @@ from salq.core.files import write_json  # noqa: E402
 from salq.models.catalogue import DEFAULT_MODEL  # noqa: E402
 from salq.quant.spec import QuantSpec  # noqa: E402
 from salq.runs.exploration import Exploration, kept_folder, of_run  # noqa: E402
-from salq.runs.kept import KeptRun, MatrixMaps, WeightGroup, keep_exploration, keep_group, keep_maps, keep_runs  # noqa: E402
+from salq.runs.kept import KeptRun, MatrixMaps, WeightGroup, keep_exploration, keep_group, keep_maps, keep_runs, short  # noqa: E402
 from salq.runs.requests import CalibrateRequest, Evaluation, ExploreRequest  # noqa: E402
 from salq.runs.store import RunInfo, RunStore  # noqa: E402
 
@@ -148,15 +147,6 @@ def keep_matrix(store: RunStore) -> None:
     around = weight[top : GROUP_ROW + TILE[0] + 1, left : GROUP_START + 64 + TILE[1]]
     tile = {"row": top, "column": left, "weights": short(around.tolist())}
     keep_group(DEFAULT_MODEL, WeightGroup(block, matrix, GROUP_ROW, GROUP_START, weights, grids, learned, tile))
-
-
-def short(value: Any) -> Any:
-    """JSON values with five significant digits."""
-    if isinstance(value, float):
-        return float(f"{value:.5g}")
-    if isinstance(value, dict):
-        return {name: short(one) for name, one in value.items()}
-    return [short(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def keep_chat(run_id: str) -> None:

@@ -20,6 +20,7 @@ import onnxruntime  # noqa: E402, F401 - imported before the first reading, as e
 import torch  # noqa: E402 - the checkout is put on the path first
 from torch import Tensor  # noqa: E402
 
+from benchmarks.output import tell  # noqa: E402
 from salq.core.device import process_memory_gb, release_memory  # noqa: E402
 from salq.core.files import write_json  # noqa: E402
 from salq.kernels.assemble import execution, round_head  # noqa: E402
@@ -107,9 +108,7 @@ def main() -> None:
         "bench": "memory", "model": args.model, "weights": "random", "blocks": config["num_hidden_layers"], "bits": args.bits, "rank": args.rank,
         "head": args.head, "file_gb": size, **found, "ratio": found["growth_gb"] / size,
     }  # fmt: skip
-    if args.out:
-        write_json(args.out, value)
-    print(json.dumps(value, indent=1))
+    tell(value, args.out)
 
 
 if __name__ == "__main__":

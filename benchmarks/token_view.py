@@ -6,7 +6,6 @@ A plain forward pass gives all logits of the text and looks at none of them. Pas
 """
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -17,9 +16,9 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402 - the checkout is put on the path first
 
+from benchmarks.output import tell  # noqa: E402
 from salq.core.device import choose_device, keep_freed_memory  # noqa: E402
 from salq.core.drain import drain  # noqa: E402
-from salq.core.files import write_json  # noqa: E402
 from salq.data.sources import load_text  # noqa: E402
 from salq.data.windows import evaluation_windows  # noqa: E402
 from salq.evaluation.restore import break_down  # noqa: E402
@@ -70,9 +69,7 @@ def main() -> None:
         "where_tokens": WHERE_TOKENS, "where_s": where, "kl": totals(score_tokens(model, quantized, ids)).kl,
         "environment": environment(choose_device("cpu")),
     }  # fmt: skip
-    if args.out:
-        write_json(args.out, value)
-    print(json.dumps(value, indent=1))
+    tell(value, args.out)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class Client:
             config = json.load(response)
         self._values = {one["id"]: one["props"].get("value") for one in config["components"]}
         ids = {one["props"].get("elem_id"): one["id"] for one in config["components"]}
-        self.block, self.matrix, self.bridge = ids["matrix-block"], ids["matrix-name"], None
+        self.block, self.matrix = ids["matrix-block"], ids["matrix-name"]
         self.pick = next(one for one in config["dependencies"] if [self.block, "input"] in one["targets"])
         self.draw = next(one for one in config["dependencies"] if [ids["matrix-pooling"], "input"] in one["targets"])
 

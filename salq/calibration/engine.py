@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from salq.calibration.fit import FitData
 from salq.calibration.frozen_block import dequantized_block
-from salq.calibration.objectives import Targets, channel_weights, relative_error
+from salq.calibration.objectives import Targets, channel_weights
 from salq.calibration.recipe import Recipe
 from salq.calibration.stages import fit_block
 from salq.calibration.store import Block, BlockStore
@@ -26,6 +26,7 @@ from salq.calibration.streams import Streams
 from salq.calibration.student import Student
 from salq.core.errors import ConfigError, ShapeError
 from salq.core.events import BlockDone, BlockStarted, Event, PhaseDone, PhaseStarted
+from salq.models.capture import relative_error
 from salq.models.llama import LINEARS, Llama
 from salq.quant.mixed import check_group_sizes, check_rules
 
@@ -139,7 +140,7 @@ def _check_inputs(model: Llama, tokens: Tensor | None, recipe: Recipe, saliency:
     if not recipe.needs_saliency:
         return
     if saliency is None:
-        raise ConfigError(f"Recipe {recipe.name!r} weights its regularizer by saliency; compute a saliency map of this model first.")
+        raise ConfigError(f"Recipe {recipe.name!r} is weighted by saliency; compute a saliency map of this model first.")
     for index in sorted({0, total - 1}):  # a map of fewer blocks, or of other shapes, shows at its ends
         found = _saliency_of(saliency, index)
         for name, linear in model.linears(index).items():

@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -77,9 +76,3 @@ def channel_weights(saliency: Float[Tensor, "hidden in"]) -> Float[Tensor, " hid
 def _mean_square(values: Float[Tensor, "*batch hidden"], weights: Float[Tensor, " hidden"] | None) -> Float[Tensor, "*batch"]:
     squared = values.square()
     return (squared if weights is None else squared * weights).mean(dim=-1)
-
-
-def relative_error(output: Float[Tensor, "n seq hidden"], target: Float[Tensor, "n seq hidden"]) -> float:
-    """Mean over tokens of ||output - target|| / ||target||: unlike the Frobenius ratio, no single massive token decides it."""
-    error = torch.linalg.vector_norm(output - target, dim=-1)
-    return float((error / torch.linalg.vector_norm(target, dim=-1).clamp(min=TINY)).mean())

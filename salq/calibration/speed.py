@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from salq.calibration.engine import calibrate
 from salq.calibration.estimate import BACKWARD, FORWARD
-from salq.calibration.fit import FitData, StartLosses, run_stage
+from salq.calibration.fit import FitData, StartLosses, new_optimizer, run_stage
 from salq.calibration.objectives import TINY
 from salq.calibration.recipe import Fit, Recipe
 from salq.calibration.store import MemoryBlocks
@@ -79,8 +79,9 @@ def calibration_speed(model: Llama, recipe: Recipe, *, blocks: int = 2, rounds: 
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, model.config.vocab_size, (data.n_samples, data.seq_len), generator=generator)
     streams = Streams(model, tokens, model.device)
-    student = Student(model.blocks[0], LINEARS, recipe.spec, recipe.quantizer, recipe.adapter, generator)
-    fit_data = FitData(streams.quantized, streams.kwargs, streams.targets(model.blocks[0], augmented=True), None, 0)
+    teacher = copy.deepcopy(model.blocks[0]).float()  # as `calibrate` does: on a GPU the model is in bfloat16
+    student = Student(teacher, LINEARS, recipe.spec, recipe.quantizer, recipe.adapter, generator)
+    fit_data = FitData(streams.quantized, streams.kwargs, streams.targets(teacher, augmented=True), None, 0)
     textbook = [_textbook(student, stage, recipe.spec, fit_data) for _ in range(2)]  # parameters are copied before salq's loop changes them
     (default,) = _in_turns(textbook[:1], rounds, steps)
     keep_freed_memory()
@@ -160,13 +161,12 @@ def _in_turns(loops: list[Iterator[float]], rounds: int, steps: int) -> list[_Ti
 
 
 def _ours(student: Student, stage: Fit, data: FitData) -> Iterator[float]:
-    """The loss of every step of salq's own loop."""
-    nothing = StartLosses(0.0, 0.0)
-    for event in run_stage(stage.model_copy(update=FOREVER), student, data, torch.Generator().manual_seed(0), start=nothing):
-        yield sum(event.loss.values())
-
-
-FOREVER = {"epochs": 1000, "schedule": "constant"}
+    """The loss of every step of salq's own loop, an epoch at a time with one optimizer: of a long stage, a GPU reports one step in many."""
+    epoch = stage.model_copy(update={"epochs": 1, "schedule": "constant"})
+    optimizer, generator = new_optimizer([epoch], student), torch.Generator().manual_seed(0)
+    while True:
+        for event in run_stage(epoch, student, data, generator, start=StartLosses(0.0, 0.0), optimizer=optimizer):
+            yield sum(event.loss.values())
 
 
 class TextbookLinear(nn.Module):

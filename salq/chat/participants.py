@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from salq.core.errors import ConfigError
-from salq.core.files import path_of
+from salq.core.files import last_part, path_of
 from salq.quant.spec import QuantSpec
 
 Kind = Literal["original", "rtn", "run"]
@@ -36,17 +36,17 @@ class Participant:
     @classmethod
     def original(cls, model: str) -> "Participant":
         """The model as it is."""
-        return cls("original", _placed(model), f"{short_name(model)} original")
+        return cls("original", _placed(model), f"{last_part(model)} original")
 
     @classmethod
     def rtn(cls, model: str, spec: QuantSpec) -> "Participant":
         """Every matrix rounded to the nearest level of `spec`: needs no data and no run."""
-        return cls("rtn", _placed(model), f"{short_name(model)} RTN {spec.tag}", spec=spec)
+        return cls("rtn", _placed(model), f"{last_part(model)} RTN {spec.tag}", spec=spec)
 
     @classmethod
     def run(cls, run_id: str, model: str, blocks: Path, title: str = "") -> "Participant":
         """What a run left: its frozen blocks in place of the model's."""
-        return cls("run", _placed(model), title or f"{short_name(model)} run {run_id}", run_id=run_id, blocks=str(blocks))
+        return cls("run", _placed(model), title or f"{last_part(model)} run {run_id}", run_id=run_id, blocks=str(blocks))
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; `from_json` is the inverse."""
@@ -60,11 +60,6 @@ class Participant:
             return cls(**{**value, "spec": None if spec is None else QuantSpec(**spec)})
         except (TypeError, ValueError) as error:
             raise ConfigError(f"This is not a participant of a chat: {error}.") from error
-
-
-def short_name(model: str) -> str:
-    """The last part of a hub id or folder."""
-    return model.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1] or model
 
 
 def _placed(model: str) -> str:

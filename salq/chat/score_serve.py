@@ -63,7 +63,7 @@ class Scorer:
                 yield {**event, **timed, **about}
         except SalqError as error:
             yield {"event": "error", "message": str(error), **about}
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError) as error:
             yield {"event": "error", "message": str(ConfigError(f"The request is not one that this process knows: {error!r}.")), **about}
 
     def _carry_out(self, request: Json, link: Link) -> Iterator[Json]:

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         _write(args.html, value)
     if args.json:
         sides = {key: _run(store, value[key]["run"]) | value[key] for key in ("a", "b")}  # what was measured last wins
-        differences = {key: _minus(value["b"].get(key), value["a"].get(key)) for key, _ in ROWS}
+        differences = {key: _difference(key, value["a"], value["b"]) for key, _ in ROWS}
         written = None if args.html is None else str(args.html)
         emit({**value, **sides, "difference": differences, "html": written})
         return 0
@@ -111,7 +111,7 @@ def _write(path: Path, value: Mapping[str, Any]) -> None:
 def _rows(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[list[str]]:
     rows = []
     for key, label in ROWS:
-        difference = None if key.endswith("_se") else _minus(b.get(key), a.get(key))
+        difference = _difference(key, a, b)
         signed = "-" if difference is None else f"{'+' if difference > 0 else ''}{number(difference)}"
         rows.append([label, number(a.get(key)), number(b.get(key)), signed])
     return rows
@@ -125,5 +125,7 @@ def _who(side: Mapping[str, Any]) -> str:
     return f"{side['title']}   (run {side['run']})" if side["run"] else str(side["title"])
 
 
-def _minus(b: Any, a: Any) -> float | None:
-    return b - a if isinstance(a, int | float) and isinstance(b, int | float) else None
+def _difference(key: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> float | None:
+    """B minus A; None where one of them has no such number, and for standard errors, whose difference says nothing."""
+    one, other = a.get(key), b.get(key)
+    return other - one if isinstance(one, int | float) and isinstance(other, int | float) and not key.endswith("_se") else None

@@ -12,6 +12,7 @@ from salq.cli.display import Display
 from salq.cli.follow import open_store
 from salq.cli.report import emit, facts, note, number, percent, result_facts, say, with_stable_keys
 from salq.core.errors import ConfigError
+from salq.core.files import last_part
 from salq.runs.limits import Limits
 from salq.runs.requests import CalibrateRequest, Evaluation
 
@@ -107,7 +108,7 @@ def _of_model(args: argparse.Namespace, evaluation: Evaluation) -> tuple[str, di
     Limits.here().check_model(args.model)
     spec = options.check_spec(args.bits, args.group_size, symmetric=args.symmetric)
     model = load_model(options.placed_model(args.model), device=args.device)
-    name = args.model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    name = last_part(args.model)
     if args.recipe is None:
         return f"{name}, {model.reference_label}", _measured(model, {}, None, args, evaluation) | _generations(model, {}, args.generations)
     rounding = recipes.get("rtn", bits=args.bits, group_size=args.group_size, symmetric=args.symmetric)
@@ -150,10 +151,9 @@ def _measured(
 
 def _noise(model: "Llama", windows: Any, measured: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     """The noise floor of these windows: measured now when it is asked for, else as it was kept; None when nobody measured it."""
-    from salq.chat.participants import short_name
     from salq.runs.noise import floor_of, keep_floor, known_floor
 
-    name = short_name(model.name)
+    name = last_part(model.name)
     floor = known_floor(name, measured)
     if args.noise_floor:
         from salq.evaluation.noise import how, noise_floor

@@ -117,7 +117,7 @@ def whole_in(allowed: Sequence[int]) -> Callable[[str], int]:
     """A parser of whole numbers that only takes `allowed`."""
 
     def read(text: str) -> int:
-        if text.isdigit() and int(text) in allowed:
+        if text.isdecimal() and int(text) in allowed:
             return int(text)
         raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(map(str, allowed))}")
 

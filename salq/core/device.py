@@ -44,7 +44,7 @@ def choose_device(wanted: str = "auto") -> DeviceChoice:
     if wanted == "cpu":
         return _cpu(f"chosen: {torch.get_num_threads()} CPU threads, in float32")
     name, _, index = wanted.partition(":")
-    if name == "cuda" and (index.isdigit() or not index):
+    if name == "cuda" and (index.isdecimal() or not index):
         number = int(index or 0)
         if number < count:
             return _cuda(number, f"chosen: {torch.cuda.get_device_name(number)}")
@@ -90,8 +90,9 @@ class PeakMemory:
     """Highest memory in GB between its creation and `gb()`: the allocator's peak on CUDA, the process's high-water mark on CPU."""
 
     def __init__(self, device: torch.device) -> None:
-        """Start measuring. On Linux the kernel's own high-water mark is reset, so earlier work does not count."""
+        """Start measuring. What earlier work in this process freed is handed back, and on Linux the kernel's high-water mark is reset."""
         self._device = device
+        release_memory()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
             return

@@ -134,9 +134,6 @@ KINDS: dict[str, type[Event]] = {
     )
 }  # fmt: skip
 
-TERMINAL = (RunDone, RunFailed, RunCancelled)
-
-
 MAX_COUNT = 10**9
 """No run has so many blocks, steps or samples; what says so was damaged."""
 

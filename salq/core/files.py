@@ -29,6 +29,11 @@ def path_of(text: str) -> Path:
     return path
 
 
+def last_part(text: str) -> str:
+    """The last part of a hub id or of a path of any system: what people are shown, and what is the same on every machine."""
+    return text.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1] or text
+
+
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """A temporary path in the target's folder that becomes the target when the body succeeds, and vanishes when it fails.

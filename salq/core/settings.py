@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 """The checkout (or installation) that holds `assets/`."""
 
 ASSETS = ROOT / "assets"
+MAX_JOBS = 64
 
 
 def home() -> Path:
@@ -64,12 +65,9 @@ def quota_gb() -> float | None:
 
 
 def jobs_per_device() -> int:
-    """SALQ_JOBS: heavy jobs at a time on one device, 1 unless it is set to a larger whole number."""
+    """SALQ_JOBS: heavy jobs at a time on one device, 1 unless it is set to a larger whole number, and at most MAX_JOBS."""
     value = os.environ.get("SALQ_JOBS", "")
-    return max(1, min(int(value), MAX_JOBS)) if value.isdigit() else 1
-
-
-MAX_JOBS = 64
+    return max(1, min(int(value), MAX_JOBS)) if value.isdecimal() else 1
 
 
 def password() -> str | None:
@@ -88,12 +86,6 @@ def _positive(text: str) -> float | None:
 def hub_endpoint() -> str:
     """Address of the model hub: the hub client's own variable, so that a mirror is probed where it is used."""
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-
-
-def server_port() -> int | None:
-    """GRADIO_SERVER_PORT, when it is set to a number."""
-    value = os.environ.get("GRADIO_SERVER_PORT", "")
-    return int(value) if value.isdigit() else None
 
 
 def c_compiler() -> str | None:

@@ -6,19 +6,21 @@ For Explore. One stream of hidden states stays full-precision; every grid has a 
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from salq.core.events import Event, MetricReported, PhaseDone, PhaseStarted, PhaseStep
-from salq.models.capture import BlockInputs, capture_block_inputs, run_block
-from salq.models.llama import LINEARS, Llama
+from salq.models.capture import BlockInputs, capture_block_inputs, relative_error, run_block
+from salq.models.llama import Llama
 from salq.quant.frozen import FrozenLinear, rtn
 from salq.quant.spec import QuantSpec
 
 PHASE = "depth"
+__all__ = ["PHASE", "Depth", "depth_errors", "relative_error"]
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,6 @@ class Depth:
         return asdict(self)
 
 
-def relative_error(changed: Float[Tensor, "samples seq hidden"], original: Float[Tensor, "samples seq hidden"]) -> float:
-    """Mean over tokens of |h_hat - h| / |h|. A mean of ratios, because a few tokens of LLaMAs have hidden states a thousand times longer."""
-    ratio = torch.linalg.vector_norm(changed - original, dim=-1).double() / torch.linalg.vector_norm(original, dim=-1).double()
-    return float(ratio.mean())
-
-
 def depth_errors(
     model: Llama,
     tokens: Int[Tensor, "samples seq"],
@@ -53,22 +49,21 @@ def depth_errors(
     """The phase "depth": one PhaseStep per block, then MetricReported("depth", [Depth.to_json(), ...]); returns the same.
 
     One Depth per spec (rounding to nearest), then one per entry of `frozen` ({name: {block: {module_name: matrix}}}); a matrix that is
-    missing there, or that holds NaN or infinite weights, stays as it is. Costs 1 + 2 passes per entry over `tokens`; holds one hidden state
-    per entry and one block's weights twice.
+    missing there, or that holds NaN or infinite weights, stays as it is. Costs 1 + 2 passes per entry over `tokens`. Memory: one hidden state
+    of all tokens per entry and three more, and one quantized block in float32.
     """
     started = time.monotonic()
     finished = frozen or {}
     found = [Depth(spec.tag) for spec in specs] + [Depth(name) for name in finished]
+    makers = [partial(_rounded, model, spec) for spec in specs] + [partial(_effective, blocks) for blocks in finished.values()]
     yield PhaseStarted(PHASE, of=model.n_blocks, unit="blocks")
     inputs = capture_block_inputs(model, tokens)
     streams = [inputs.hidden.clone() for _ in found]
     for block in range(model.n_blocks):
         before = inputs.hidden.clone()
         _advance(model, block, inputs.hidden, inputs)
-        made = [{name: _rounded(weight, spec) for name, weight in _weights(model, block).items()} for spec in specs]
-        made += [_effective(one.get(block, {})) for one in finished.values()]
-        for depth, stream, weights in zip(found, streams, made, strict=True):
-            _step(model, block, weights, (before, stream), inputs, depth)
+        for depth, stream, make in zip(found, streams, makers, strict=True):
+            _step(model, block, make(block), (before, stream), inputs, depth)
         yield PhaseStep(PHASE, block + 1)
     yield MetricReported(PHASE, [one.to_json() for one in found])
     yield PhaseDone(PHASE, time.monotonic() - started)
@@ -76,22 +71,20 @@ def depth_errors(
 
 
 @torch.no_grad()
-def _step(model: Llama, block: int, weights: Mapping[str, Tensor | None], states: tuple[Tensor, Tensor], inputs: BlockInputs, depth: Depth) -> None:
-    """Run the block with `weights` on the full-precision input and on its own stream, which is overwritten."""
+def _step(model: Llama, block: int, weights: Mapping[str, Tensor], states: tuple[Tensor, Tensor], inputs: BlockInputs, depth: Depth) -> None:
+    """Run the block with `weights` in place of its own on the full-precision input and on its own stream, which is overwritten."""
     before, stream = states
     linears = model.linears(block)
-    kept = {name: linears[name].weight for name, weight in weights.items() if weight is not None}
+    kept = {name: linears[name].weight for name in weights}
     try:
-        for name in kept:
-            replacement = weights[name]
-            assert replacement is not None
-            linears[name].weight = nn.Parameter(replacement.to(kept[name]), requires_grad=False)  # type: ignore[arg-type]
+        for name, weight in weights.items():
+            linears[name].weight = nn.Parameter(weight.to(kept[name]), requires_grad=False)  # type: ignore[arg-type]
         alone = before.clone()
         _advance(model, block, alone, inputs)
         _advance(model, block, stream, inputs)
     finally:
-        for name, weight in kept.items():
-            linears[name].weight = weight
+        for name, own in kept.items():
+            linears[name].weight = own
     depth.alone.append(_finite(relative_error(alone, inputs.hidden)))
     depth.together.append(_finite(relative_error(stream, inputs.hidden)))
 
@@ -103,17 +96,14 @@ def _advance(model: Llama, block: int, hidden: Tensor, inputs: BlockInputs) -> N
 
 
 @torch.no_grad()
-def _rounded(weight: Tensor, spec: QuantSpec) -> Tensor | None:
-    return rtn(weight, spec).effective_weight() if bool(torch.isfinite(weight).all()) else None
+def _rounded(model: Llama, spec: QuantSpec, block: int) -> dict[str, Tensor]:
+    """The matrices of a block rounded to nearest, but for those that are not finite."""
+    weights = {name: cast(Tensor, linear.weight).float() for name, linear in model.linears(block).items()}
+    return {name: rtn(weight, spec).effective_weight() for name, weight in weights.items() if bool(torch.isfinite(weight).all())}
 
 
-def _effective(linears: Mapping[str, FrozenLinear]) -> dict[str, Tensor | None]:
-    return {name: one.effective_weight() for name, one in linears.items()}
-
-
-def _weights(model: Llama, block: int) -> dict[str, Tensor]:
-    linears = model.linears(block)
-    return {name: linears[name].weight.detach().float() for name in LINEARS}  # type: ignore[operator, union-attr]
+def _effective(blocks: Mapping[int, Mapping[str, FrozenLinear]], block: int) -> dict[str, Tensor]:
+    return {name: linear.effective_weight() for name, linear in blocks.get(block, {}).items()}
 
 
 def _finite(value: float) -> float | None:

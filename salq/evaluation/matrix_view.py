@@ -18,8 +18,9 @@ TOP_SHARE = 0.01
 """The share of weights whose part of a map's total is reported."""
 
 HISTOGRAM_BINS = 96
-LARGEST = 1024
-"""Rows and inputs that the singular values are taken of: of a whole matrix of a 7B model they would take minutes."""
+WHOLE, PART = 2048, 1024
+"""Singular values are those of the whole matrix when it has at most WHOLE rows and inputs, else of its first PART rows and inputs: of a whole
+matrix of a 7B model they would take minutes."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class WeightHistogram:
 class Residual:
     """What the codes take away from a matrix, R = W - Q(W) without the adapter, for the question what a low rank can give back.
 
-    shape: the part that was looked at, (out, in), at most LARGEST each. singular_values: of R, descending, weight units.
+    shape: the part that was looked at, (out, in). singular_values: of R, descending, weight units.
     error and repaired: Frobenius norms of R and of R less the adapter, over the same part; rank: of the adapter, 0 without one.
     """
 
@@ -134,10 +135,10 @@ def histogram(weight: Float[Tensor, "out in"], bins: int = HISTOGRAM_BINS) -> We
 
 
 def residual_of(weight: Float[Tensor, "out in"], made: FrozenLinear) -> Residual:
-    """Singular values of R = W - Q(W), from the eigenvalues of the smaller of R R^T and R^T R, in float64."""
-    rows, columns = min(weight.shape[0], LARGEST), min(weight.shape[1], LARGEST)
-    if max(weight.shape) <= 2 * LARGEST:
-        rows, columns = weight.shape
+    """Singular values of R = W - Q(W) or of its first rows and inputs (PART), from the eigenvalues of the smaller of R R^T and R^T R, in float64."""
+    rows, columns = weight.shape
+    if max(weight.shape) > WHOLE:
+        rows, columns = min(rows, PART), min(columns, PART)
     residual = (weight - made.dequantize())[:rows, :columns].double()
     left = (weight - made.effective_weight())[:rows, :columns]
     gram = residual @ residual.T if rows <= columns else residual.T @ residual

@@ -36,13 +36,7 @@ def quantized_copy(model: Llama, frozen: Mapping[int, Mapping[str, FrozenLinear]
     The reference unless another executor (or `auto`) is named: figures of quality are taken with the specification.
     Raises UnknownNameError and ConfigError for an executor that does not exist or cannot run this model.
     """
-    memo: dict[int, object] = {id(tensor): tensor for tensor in [*model.model.parameters(), *model.model.buffers()]}
-    return _replace(dataclasses.replace(model, model=copy.deepcopy(model.model, memo)), frozen, executor)
-
-
-def quantize_in_place(model: Llama, frozen: Mapping[int, Mapping[str, FrozenLinear]], executor: str = AUTO) -> Llama:
-    """Like `quantized_copy`, but the original weights are given up: for a process that runs the quantized model alone."""
-    return _replace(model, frozen, executor)
+    return fill(_sharing(model), _sources(frozen), executor)
 
 
 def load_quantized(name: str, blocks: Mapping[int, Source], device: str = "auto", executor: str = AUTO, *, whole: bool = False) -> Llama:
@@ -59,9 +53,7 @@ def load_quantized(name: str, blocks: Mapping[int, Source], device: str = "auto"
 
 def decodable_copy(model: Llama, frozen: Mapping[int, Mapping[str, FrozenLinear]], executor: str = AUTO) -> Llama:
     """`quantized_copy` for the decode engine alone: a block is one graph where onnxruntime runs all of it, and its linears cannot be called."""
-    memo: dict[int, object] = {id(tensor): tensor for tensor in [*model.model.parameters(), *model.model.buffers()]}
-    copied = dataclasses.replace(model, model=copy.deepcopy(model.model, memo))
-    return fill(copied, {index: partial(dict, linears) for index, linears in frozen.items()}, executor, whole=True)
+    return fill(_sharing(model), _sources(frozen), executor, whole=True)
 
 
 def fill(model: Llama, blocks: Mapping[int, Source], executor: str = AUTO, *, whole: bool = False) -> Llama:
@@ -126,10 +118,9 @@ def round_head(model: Llama) -> Llama:
     frozen = rtn(weight, QuantSpec(bits=8, group_size=group))
     if choose(frozen, model.device, model.dtype)[0].name == "reference":
         raise ConfigError(f"No executor runs an 8-bit head on {model.device} here; keep the head as it is (--head float).")
-    memo: dict[int, object] = {id(tensor): tensor for tensor in [*model.model.parameters(), *model.model.buffers()]}
-    network = copy.deepcopy(model.model, memo)
-    network.lm_head = Executors().build([frozen], [None], model.dtype)[0].module
-    return dataclasses.replace(model, model=network)
+    copied = _sharing(model)
+    copied.model.lm_head = Executors().build([frozen], [None], model.dtype)[0].module
+    return copied
 
 
 def execution(model: Llama) -> str:
@@ -167,8 +158,14 @@ def rtn_blocks(model: Llama, spec: QuantSpec) -> dict[int, dict[str, FrozenLinea
     return {index: {name: rtn(block[name], spec) for name in LINEARS} for index, block in weights.items()}
 
 
-def _replace(model: Llama, frozen: Mapping[int, Mapping[str, FrozenLinear]], executor: str) -> Llama:
-    return fill(model, {index: partial(dict, linears) for index, linears in frozen.items()}, executor)
+def _sharing(model: Llama) -> Llama:
+    """A copy of `model` whose modules can be replaced; every tensor is the model's own."""
+    memo: dict[int, object] = {id(tensor): tensor for tensor in [*model.model.parameters(), *model.model.buffers()]}
+    return dataclasses.replace(model, model=copy.deepcopy(model.model, memo))
+
+
+def _sources(frozen: Mapping[int, Mapping[str, FrozenLinear]]) -> dict[int, Source]:
+    return {index: partial(dict, linears) for index, linears in frozen.items()}
 
 
 def _place(block: nn.Module, names: Sequence[str], linears: Sequence[FrozenLinear], built: Sequence[Built]) -> None:

@@ -1,4 +1,4 @@
-"""What the first block receives in a real forward pass, and running one block on it.
+"""What the first block receives in a real forward pass, running one block on it, and how far its output is from another one.
 
 The forward pass is stopped by a pre-hook and a private exception, and every keyword that the model passes on is kept (rotary
 position embeddings, masks, whatever a later transformers adds), so that blocks can be run one by one exactly as the model runs them.
@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from salq.models.llama import Llama
+
+TINY = 1e-12
+"""Guards a division by the length of an all-zero hidden state; far below any real one."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,15 @@ def capture_block_inputs(model: Llama, tokens: Tensor, batch_size: int = 4) -> B
 def run_block(block: nn.Module, hidden: Tensor, kwargs: Mapping[str, object]) -> Tensor:
     """Output `[B, T, H]` of one block for `hidden[B, T, H]`, with the keywords of `capture_block_inputs`; gradients flow if enabled."""
     return block(hidden, **kwargs)
+
+
+def relative_error(changed: Float[Tensor, "samples seq hidden"], original: Float[Tensor, "samples seq hidden"]) -> float:
+    """Mean over tokens of |h_hat - h| / |h|, summed in float64; inf or NaN when a hidden state is not finite.
+
+    A mean of ratios, not a ratio of norms: a few tokens of LLaMAs have hidden states a thousand times longer, and none may decide it alone.
+    """
+    error = torch.linalg.vector_norm(changed - original, dim=-1).double()
+    return float((error / torch.linalg.vector_norm(original, dim=-1).double().clamp(min=TINY)).mean())
 
 
 @torch.no_grad()

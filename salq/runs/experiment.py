@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from salq.core.errors import StoreError, UnknownNameError
-from salq.core.files import read_json, write_json
+from salq.core.files import last_part, read_json, write_json
 from salq.runs.log import finite
 from salq.runs.requests import CalibrateRequest
 from salq.runs.store import RunStore
@@ -119,8 +119,8 @@ class Side:
     def key(self) -> str:
         """Hash of the request, with files named and not located, and whatever device it ran on."""
         asked = self.request
-        evaluation = asked.evaluation.model_copy(update={"text": _named(asked.evaluation.text)})
-        return asked.model_copy(update={"text": _named(asked.text), "evaluation": evaluation, "device": "auto"}).key()
+        evaluation = asked.evaluation.model_copy(update={"text": last_part(asked.evaluation.text)})
+        return asked.model_copy(update={"text": last_part(asked.text), "evaluation": evaluation, "device": "auto"}).key()
 
 
 def get(name: str) -> Experiment:
@@ -170,7 +170,7 @@ def keep_side(folder: Path, side: Side, store: RunStore, run_id: str) -> dict[st
     metrics, progress = info.metrics, info.progress
     kept = {
         "key": side.key, "recipe": side.label, "bits": side.bits, "seed": side.seed, "model": side.request.short_model,
-        "preset": side.request.recipe.preset, "tag": side.request.spec.tag, "calibration_text": _named(side.request.text),
+        "preset": side.request.recipe.preset, "tag": side.request.spec.tag, "calibration_text": last_part(side.request.text),
         "inputs": _inputs(store.folder(run_id)), **{name: metrics.get(name) for name in KEPT},
         "output_errors": [progress.output_errors[block] for block in sorted(progress.output_errors)], "per_window": metrics["per_window"],
     }  # fmt: skip
@@ -185,8 +185,3 @@ def _inputs(folder: Path) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return {name: value for name, value in found.items() if name in {"model", "calibration", "evaluation"} and value}
-
-
-def _named(text: str) -> str:
-    """A file by its name, a word for a text as it is."""
-    return Path(text).name

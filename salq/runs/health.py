@@ -24,6 +24,11 @@ State = Literal["ok", "notice", "problem"]
 GB = 1e9
 LOW_DISK_GB = 2.0
 LOW_MEMORY_GB = 2.0
+PROBE = 128
+"""Outputs and inputs of the matrix that every executor multiplies with."""
+ALLOWED_ERROR = 0.05
+"""Relative, to the reference: far above what activations and scales in bfloat16 cost, far below another order of inputs."""
+WRONG = "Its results are not those of the reference: choose another one with --executor, and please report it."
 INSTALL = "pip install -r requirements.txt -c constraints.txt (or `make setup`)"
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;#]+)")
 _REQUIRED = re.compile(r"^([A-Za-z0-9._-]+)\s*([^;#]*)(?:;\s*(.*?))?\s*$")
@@ -142,9 +147,9 @@ def _executors() -> Iterator[Check]:
     from salq.quant.spec import QuantSpec
 
     choice = choose_device()
-    weight = torch.randn(PROBE, PROBE, generator=torch.Generator().manual_seed(0))
-    frozen = rtn(weight, QuantSpec(bits=4, group_size=64)).to(choice.device)
-    x = torch.ones(1, PROBE, device=choice.device, dtype=choice.dtype)
+    generator = torch.Generator().manual_seed(0)
+    frozen = rtn(torch.randn(PROBE, PROBE, generator=generator), QuantSpec(bits=4, group_size=64)).to(choice.device)
+    x = torch.randn(1, PROBE, generator=generator).to(choice.device, choice.dtype)  # not all alike: inputs in another order must show
     with torch.no_grad():
         want = QuantLinear(frozen, None)(x).float()
     for executor in EXECUTORS:
@@ -173,7 +178,7 @@ def _folders() -> Iterator[Check]:
     try:
         with atomic_path(home / ".doctor") as probe:
             probe.write_bytes(b"salq")
-        (home / ".doctor").unlink()
+        (home / ".doctor").unlink(missing_ok=True)  # another doctor may look at the same time
     except SalqError as error:
         yield Check("cache folder", "problem", str(error), fix)
         return
@@ -229,10 +234,6 @@ def _store() -> Iterator[Check]:
     active = sum(info.is_active for info in runs)
     yield Check("runs", "notice" if damaged else "ok", f"{len(runs)} runs, {active} active, {len(damaged)} that cannot be read", fix)
 
-
-PROBE = 128
-ALLOWED_ERROR = 0.05
-WRONG = "Its results are not those of the reference: choose another one with --executor, and please report it."
 
 LOOKS: tuple[Callable[[], Iterator[Check]], ...] = (_python, _packages, _folders, _torch, _memory, _executors, _hub, _models, _store)
 

@@ -42,7 +42,7 @@ class RunInfo:
 
     @property
     def can_resume(self) -> bool:
-        """Whether starting it again would do something."""
+        """Whether it has not come to its end; what a finished run may have lost is looked for by `repeat.is_whole`, which opens its blocks."""
         return self.status in {"created", "failed", "cancelled", "interrupted"}
 
     @property

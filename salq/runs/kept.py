@@ -7,6 +7,8 @@ None or an empty list. Light: no torch.
 """
 
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from salq.evaluation.matrix_view import MatrixView
 
 GROUP_KEYS = {"block", "matrix", "row", "start", "weights", "grids"}
+DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, ArithmeticError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+"""What numpy and the zip reader below it raise on bytes that were cut or altered."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +102,12 @@ def kept_maps(model: str) -> MatrixMaps | None:
 def read_maps(path: Path) -> MatrixMaps | None:
     """The maps in a file of `write_maps`; None when there is none or it does not read."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # numpy leaves a damaged file open
             about = json.loads(str(arrays["about"]))
             maps = {name: 10.0 ** arrays[name].astype(np.float32) for name in about.pop("names")}
             edges = {key: tuple(int(edge) for edge in arrays[key]) for key in ("row_edges", "col_edges")}
         return MatrixMaps(**{**about, "shape": tuple(about["shape"])}, **edges, maps=maps)  # type: ignore[arg-type]
-    except (OSError, ValueError, KeyError, TypeError):
+    except DAMAGED:
         return None
 
 
@@ -158,16 +162,16 @@ def keep_runs(model: str, runs: Sequence[KeptRun]) -> None:
 
 def keep_exploration(model: str, found: Exploration) -> None:
     """Write the exploration, as results of the repository rather than of a run."""
-    value = json.dumps({**_short(found.to_json()), "origin": "kept", "model": model}, allow_nan=False)
+    value = json.dumps({**short(found.to_json()), "origin": "kept", "model": model}, allow_nan=False)
     lines = value.replace(', "errors": {', ',\n"errors": {').replace('"weight_error"', '\n "weight_error"').replace('"depth"', '\n"depth"')
     with atomic_path(kept_folder(model) / "explore.json") as temporary:
         temporary.write_text(f"{lines}\n", encoding="utf-8")
 
 
-def _short(value: Any) -> Any:
+def short(value: Any) -> Any:
     """JSON values with five significant digits: what is kept of a measurement."""
     if isinstance(value, float):
         return float(f"{value:.5g}")
     if isinstance(value, dict):
-        return {name: _short(one) for name, one in value.items()}
-    return [_short(one) for one in value] if isinstance(value, list) else value
+        return {name: short(one) for name, one in value.items()}
+    return [short(one) for one in value] if isinstance(value, list) else value

@@ -20,7 +20,7 @@ def remeasured(
 ) -> Generator[Event, None, tuple[Subject, Subject]]:
     """Both sides on the same windows: one phase "evaluation" for each run; returns them with these metrics in place of their own.
 
-    Raises ConfigError for runs of different models, TextError, ModelError, ResourceError.
+    Raises ConfigError for runs of different models, StoreError for a run that lost a block, TextError, ModelError, ResourceError.
     """
     asked = [request for side in pair if side.run and isinstance(request := store.request(side.run), CalibrateRequest)]
     if len({request.model for request in asked}) != 1:
@@ -31,7 +31,7 @@ def remeasured(
     found: dict[str, Subject] = {}
     for side in pair:
         if side.run:
-            scores = yield from score(model, _quantized(store, model, side.run), windows, text=text.name)
+            scores = yield from score(model, _quantized(store, model, side), windows, text=text.name)
             digests = {**side.digests, "model": model.source.fingerprint, "evaluation": text.sha256}
             measured = {**side.metrics, **scores.metrics(), "reference": model.reference_label, "device": str(model.device)}
             found[side.run] = replace(side, metrics=measured, digests=digests)
@@ -40,6 +40,7 @@ def remeasured(
     return a, b
 
 
-def _quantized(store: RunStore, model: Llama, run_id: str) -> Llama:
-    blocks = store.result(run_id)
-    return quantized_copy(model, {index: blocks.load(index) for index in blocks.indices()})
+def _quantized(store: RunStore, model: Llama, side: Subject) -> Llama:
+    """The model as the run left it. Raises StoreError for a block that was lost since, which would count as full precision."""
+    blocks = store.result(side.run)
+    return quantized_copy(model, {index: blocks.load(index) for index in range(side.metrics.get("n_blocks") or len(blocks.indices()))})

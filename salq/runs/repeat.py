@@ -21,7 +21,8 @@ INPUTS = {"model": "the model's files", "calibration": "the calibration text"}
 
 
 def codes_hash(folder: Path, n_blocks: int | None = None) -> str | None:
-    """sha256 (hex) of all codes, scales, zero points and adapters in a folder of packed blocks; None when a block is missing or cut.
+    """sha256 (hex) of all codes, scales, zero points and adapters in a folder of packed blocks; None when a block is missing, cut, or of
+    format 1, which had no hashes.
 
     It is made of the hashes in the files' manifests, which reading a block checks, so equal codes have equal hashes whatever the file's
     metadata says, and no weight is read for it. n_blocks: how many there must be.
@@ -32,7 +33,7 @@ def codes_hash(folder: Path, n_blocks: int | None = None) -> str | None:
     found = hashlib.sha256()
     for path in paths:
         matrices = _manifest(path)
-        if matrices is None:
+        if not matrices or not all(_hashes(entry) for entry in matrices.values()):
             return None
         for line in sorted(_lines(path.stem, matrices)):
             found.update(line.encode("utf-8", "replace"))

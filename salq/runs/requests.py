@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from salq.core.errors import ConfigError
+from salq.core.files import last_part
 from salq.quant.spec import QuantSpec
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class _Request(BaseModel):
     @property
     def short_model(self) -> str:
         """The model's name for people: the last part of a hub id or folder."""
-        return self.model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1] or self.model
+        return last_part(self.model)
 
 
 def _without_none(value: Any) -> Any:

@@ -13,7 +13,7 @@ runs/<id>/request.json      what was asked for; immutable
           cancel            present when a stop was asked for
           pinned            present when the quota must leave the run alone
           expected.json     seconds that it was expected to take before it started, where somebody has estimated them
-Status is derived from these files and the lock, never stored. Ids are generated; every path is resolved under the root.
+Status is derived from these files and the lock (`states`), never stored. Ids are generated; every path is resolved under the root.
 """
 
 import os
@@ -21,7 +21,7 @@ import re
 import secrets
 import shutil
 import signal
-import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,21 +29,20 @@ from typing import TYPE_CHECKING, Any
 from salq.core import events as ev
 from salq.core.errors import ConfigError, StoreError, UnknownNameError
 from salq.core.files import as_resource_error, read_json, write_json
-from salq.core.progress import Progress
 from salq.runs import log
 from salq.runs.alive import Alive, Role, holder, is_alive
-from salq.runs.info import ACTIVE, AnyRequest, RunInfo, Status
+from salq.runs.info import AnyRequest, RunInfo
 from salq.runs.queue import Queue
 from salq.runs.requests import CalibrateRequest, parse
+from salq.runs.states import CANCEL, EVENTS, EXPECTED, PINNED, States
 
 if TYPE_CHECKING:
     from salq.calibration.store import DirectoryBlocks
     from salq.packing.files import Origin
 
 _ID = re.compile(r"^[0-9]{8}-[0-9]{6}-[0-9a-f]{4}$")
-__all__ = ["ACTIVE", "DISTILLED", "AnyRequest", "RunInfo", "RunStore", "Status"]
-_EVENTS, _REQUEST, _METRICS, _CANCEL, _PIN, _EXPECTED = "events.jsonl", "request.json", "metrics.json", "cancel", "pinned", "expected.json"
-_COPY = "request.copy.json"
+__all__ = ["DISTILLED", "RunInfo", "RunStore"]
+_REQUEST, _COPY, _METRICS = "request.json", "request.copy.json", "metrics.json"
 _UNREADABLE = (OSError, ValueError, TypeError, ConfigError, RecursionError)
 DISTILLED = "distilled"
 
@@ -55,7 +54,7 @@ class RunStore:
         """`root` need not exist yet."""
         self.root = root.resolve()
         self.queue = Queue(self.root)
-        self._light: dict[str, tuple[tuple[int, int], Progress]] = {}
+        self._states = States(self.root, self.queue)
 
     def create(self, request: AnyRequest) -> str:
         """Store a request and return the new run's id; nothing starts yet. Raises ResourceError when the disk refuses."""
@@ -112,37 +111,21 @@ class RunStore:
 
     def get(self, run_id: str) -> RunInfo:
         """The run as it is now."""
-        progress = self._progress(run_id)
         problem, request = "", None
         try:
             request = self.request(run_id)
         except StoreError as error:
             problem = str(error)
-        ahead = self.queue.ahead(run_id) if is_alive(self.folder(run_id)) else None
-        status: Status = "unreadable" if request is None else self._status(run_id, progress, ahead)
-        return RunInfo(
-            id=run_id,
-            title=run_id if request is None else request.shown_title,
-            kind="" if request is None else request.kind,
-            status=status,
-            created=_created(run_id),
-            request=request,
-            progress=progress,
-            metrics=self.metrics(run_id),
-            position=len(ahead) if status == "queued" and ahead is not None else None,
-            wait=self._wait(ahead) if status == "queued" and ahead else None,
-            news_at=self._news_at(run_id),
-            pinned=(self.root / run_id / _PIN).exists(),
-            problem=problem or progress.message,
-        )
+        info = self._states.look(run_id, request, problem)
+        return replace(info, metrics=self.metrics(run_id))  # last: a run that is done has its results already
 
     def expect(self, run_id: str, seconds: float) -> None:
         """Keep how long the run is expected to take, for those that wait behind it. Raises ResourceError when the disk refuses."""
-        write_json(self.folder(run_id) / _EXPECTED, {"seconds": seconds})
+        write_json(self.folder(run_id) / EXPECTED, {"seconds": seconds})
 
     def pin(self, run_id: str, *, pinned: bool) -> None:
         """Protect a run from the quota, or no longer. Raises ResourceError when the disk refuses."""
-        path = self.folder(run_id) / _PIN
+        path = self.folder(run_id) / PINNED
         try:
             path.touch() if pinned else path.unlink(missing_ok=True)
         except OSError as error:
@@ -150,15 +133,15 @@ class RunStore:
 
     def events(self, run_id: str, since: int = 0) -> "list[ev.Event]":
         """Events of a run from number `since` on; a torn end is left out."""
-        return log.read(self.folder(run_id) / _EVENTS)[0][since:]
+        return log.read(self.folder(run_id) / EVENTS)[0][since:]
 
     def follow(self, run_id: str) -> log.Follower:
         """A reader that goes on where it stopped and folds everything, curves included."""
-        return log.Follower(self.folder(run_id) / _EVENTS)
+        return log.Follower(self.folder(run_id) / EVENTS)
 
     def append(self, run_id: str, event: ev.Event) -> ev.Event:
         """Add an event to the run's log and return it with its time. Raises ResourceError when the disk refuses."""
-        return log.append(self.folder(run_id) / _EVENTS, event)
+        return log.append(self.folder(run_id) / EVENTS, event)
 
     def metrics(self, run_id: str) -> dict[str, Any]:
         """Results of a finished run; empty before that."""
@@ -204,22 +187,22 @@ class RunStore:
     def cancel(self, run_id: str) -> None:
         """Ask a run to stop; it does within seconds and keeps its finished blocks. A run that is over is left as it is."""
         folder = self.folder(run_id)
-        (folder / _CANCEL).touch()
+        (folder / CANCEL).touch()
         worker = holder(folder)
         if worker is None and not is_alive(folder):
-            (folder / _CANCEL).unlink(missing_ok=True)
-            if not self._progress(run_id).outcome:
+            (folder / CANCEL).unlink(missing_ok=True)
+            if not self._states.progress(run_id).outcome:
                 self.append(run_id, ev.RunCancelled(self.finished_blocks(run_id)))
         elif worker is not None and worker.role == "worker" and worker.pid != os.getpid():
             os.kill(worker.pid, signal.SIGTERM)  # reaches it also where no event is near, such as a download
 
     def is_cancel_requested(self, run_id: str) -> bool:
         """Whether a stop was asked for since the last start."""
-        return (self.root / run_id / _CANCEL).exists()
+        return (self.root / run_id / CANCEL).exists()
 
     def clear_cancel(self, run_id: str) -> None:
         """Forget an old wish to stop, before starting again."""
-        (self.folder(run_id) / _CANCEL).unlink(missing_ok=True)
+        (self.folder(run_id) / CANCEL).unlink(missing_ok=True)
 
     def delete(self, run_id: str) -> None:
         """Remove a run and its blocks. Raises StoreError while a process works on it."""
@@ -233,7 +216,7 @@ class RunStore:
         except OSError as error:
             raise StoreError(f"Run {run_id} cannot be deleted ({error.strerror or error}).") from error
         self.queue.leave(run_id)
-        self._light.pop(run_id, None)
+        self._states.forget(run_id)
 
     def _origin(self, run_id: str) -> "Origin | None":
         """What the run's blocks come from, for their manifests; None when the request cannot be read."""
@@ -249,52 +232,6 @@ class RunStore:
         if not isinstance(request, CalibrateRequest):
             return None
         return Origin(model=request.short_model, fingerprint=inputs.get("model"), recipe=request.recipe.model_dump(mode="json", exclude_none=True))
-
-    def _status(self, run_id: str, progress: Progress, ahead: "list[str] | None") -> Status:
-        if ahead is not None:
-            return "queued" if ahead else "running"
-        if progress.outcome:
-            return progress.outcome  # type: ignore[return-value]
-        if progress.started_at is not None and not self.is_alive(run_id):
-            return "cancelled" if self.is_cancel_requested(run_id) else "interrupted"
-        if progress.started_at is not None:
-            return "running"
-        return "queued" if self.is_alive(run_id) else "created"
-
-    def _wait(self, ahead: "list[str]") -> float | None:
-        """Seconds that the runs ahead still take, one after the other; None when one of them does not say."""
-        left = [self._left(run_id) for run_id in ahead]
-        return sum(seconds for seconds in left if seconds is not None) if None not in left else None
-
-    def _left(self, run_id: str) -> float | None:
-        progress = self._progress(run_id)
-        if progress.eta is not None:
-            return max(0.0, progress.eta)
-        try:
-            expected = float(read_json(self.root / run_id / _EXPECTED)["seconds"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return expected * (1 - progress.fraction) if 0 <= expected < float("inf") else None
-
-    def _news_at(self, run_id: str) -> float | None:
-        try:
-            return (self.root / run_id / _EVENTS).stat().st_mtime
-        except OSError:
-            return None
-
-    def _progress(self, run_id: str) -> Progress:
-        """Fold without steps, kept until the log changes."""
-        path = self.folder(run_id) / _EVENTS
-        try:
-            stat = path.stat()
-        except OSError:
-            return Progress()
-        stamp = (stat.st_size, stat.st_mtime_ns)
-        known = self._light.get(run_id)
-        if known is None or known[0] != stamp:
-            known = (stamp, log.fold_into(Progress(), log.read(path, steps=False)[0]))
-            self._light[run_id] = known
-        return known[1]
 
     def _new_id(self) -> str:
         while True:
@@ -315,10 +252,3 @@ class RunStore:
 
 def _request_in(path: Path) -> AnyRequest:
     return parse(read_json(path))
-
-
-def _created(run_id: str) -> float:
-    try:
-        return datetime.strptime(run_id[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC).timestamp()
-    except ValueError:
-        return time.time()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from salq.core.errors import ConfigError
-from salq.core.files import read_json
+from salq.core.files import last_part, read_json
 from salq.runs.requests import CalibrateRequest
 from salq.runs.store import RunInfo, RunStore
 
@@ -156,13 +156,9 @@ def _differ(a: Subject, b: Subject, name: str) -> bool:
 def _asked(request: CalibrateRequest) -> dict[str, Any]:
     """The request without the folders of one machine."""
     asked = request.to_json()
-    asked["model"], asked["text"] = request.short_model, _named(request.text)
-    asked["evaluation"] = {**asked["evaluation"], "text": _named(request.evaluation.text)}
+    asked["model"], asked["text"] = request.short_model, last_part(request.text)
+    asked["evaluation"] = {**asked["evaluation"], "text": last_part(request.evaluation.text)}
     return asked
-
-
-def _named(text: str) -> str:
-    return text.replace("\\", "/").rsplit("/", 1)[-1]
 
 
 def _kept(path: Any) -> dict[str, Any]:

@@ -27,7 +27,8 @@ from salq.evaluation.errors import quantization_errors
 from salq.evaluation.scores import Scores, score
 from salq.kernels.assemble import quantized_copy
 from salq.models.llama import Llama, load_model
-from salq.quant.frozen import FrozenLinear
+from salq.models.shapes import linear_shapes
+from salq.quant.spec import check_group_size
 from salq.runs.environment import environment
 from salq.runs.exploration import DEPTH_SAMPLES
 from salq.runs.inputs import Inputs, gather
@@ -160,6 +161,7 @@ def _results(store: RunStore, run_id: str, metrics: dict[str, Any]) -> Iterator[
 def _explore(store: RunStore, run_id: str, request: ExploreRequest) -> Steps[None]:
     """Saliency and errors of a model; the grids go to metrics.json, the map to the shared saliency folder."""
     Limits.here().check(request)
+    measured = _measured_run(store, request)
     choice = choose_device(request.device)
     write_json(store.folder(run_id) / "environment.json", environment(choice))
     model, text, tokens = yield from _load_for_exploring(request, choice)
@@ -168,7 +170,7 @@ def _explore(store: RunStore, run_id: str, request: ExploreRequest) -> Steps[Non
     if request.saliency:
         found = yield from _guarded(compute_saliency(model, text, request.n_samples, request.seq_len, request.seed), "The saliency map")
         results["saliency"] = found.summary()
-    frozen = _measured_run(store, request)
+    frozen = None if measured is None else {index: measured.load(index) for index in measured.indices()}
     if request.specs or frozen:
         grids = yield from _guarded(quantization_errors(model, tokens, request.specs, frozen, saliency=found), "The error grids")
         results["errors"] = [grid.to_json() for grid in grids]
@@ -181,24 +183,27 @@ def _explore(store: RunStore, run_id: str, request: ExploreRequest) -> Steps[Non
     store.write_metrics(run_id, results)
 
 
-def _measured_run(store: RunStore, request: ExploreRequest) -> dict[int, dict[str, FrozenLinear]] | None:
-    """The finished blocks of the calibration that the request names. Raises StoreError when it is gone or of another model."""
+def _measured_run(store: RunStore, request: ExploreRequest) -> DirectoryBlocks | None:
+    """The finished blocks of the calibration that the request names, none of them read. Raises UnknownNameError, StoreError: of another model."""
     if request.run is None:
         return None
     asked = store.request(request.run)
     blocks = store.result(request.run)
     if not isinstance(asked, CalibrateRequest) or asked.model != request.model or not blocks.indices():
         raise StoreError(f"Run {request.run} has no finished blocks of {request.short_model} to measure; choose another run.")
-    return {index: blocks.load(index) for index in blocks.indices()}
+    return blocks
 
 
 def _load_for_exploring(request: ExploreRequest, choice: DeviceChoice) -> Steps[tuple[Llama, Text, Tensor]]:
+    """The model and the text, checked before the saliency pass, which may take an hour."""
     started = time.monotonic()
     yield ev.PhaseStarted("load", of=1, unit="models", weight=LOAD_SECONDS)
     yield ev.MetricReported("plan", _exploring_shares(request))
     with out_of_memory_as_error(f"Loading {request.model}"):
         model = load_model(request.model, device=choice)
     Limits.here().check_parameters(request.model, model.parameters)
+    for spec in request.specs:
+        check_group_size(spec, linear_shapes(model.config.to_dict()))
     text = load_text(request.text, "calibration", model)
     tokens = sample_windows(text, model.tokenizer, request.n_samples, request.seq_len, request.seed)
     yield ev.PhaseStep("load", 1)
@@ -210,9 +215,9 @@ def _exploring_shares(request: ExploreRequest) -> dict[str, float]:
     """Rough shares of time, in arithmetic per token of a weight: a forward and a backward pass for saliency, a forward pass and the inputs'
     Gram matrices for errors, and a little for each further grid.
     """
-    saliency = 6.0 if request.saliency else 0.0
-    errors = 4.0 + 0.3 * len(request.specs) if request.specs else 0.0
-    depth = 0.8 * len(request.specs)
+    saliency, grids = 6.0 if request.saliency else 0.0, len(request.specs) + (request.run is not None)
+    errors = 4.0 + 0.3 * grids if grids else 0.0
+    depth = 0.8 * grids
     return {"load": 0.05 * (saliency + errors), "saliency": saliency, "errors": errors, "depth": depth, "maps": 0.5 if request.specs else 0.0}
 
 

@@ -22,12 +22,14 @@ Fisher = dict[int, dict[str, Float[Tensor, "out in"]]]
 
 ACCUMULATOR_GB = 4.0
 """Largest set of float32 accumulators held at once; a model with more than 1e9 quantizable weights is passed over several times."""
+BATCH_SIZE = 4
+"""Samples of one backward pass. More of them gain little speed, and all blocks' activations are held for each."""
 HEAD_BYTES = 100e6
 """Bytes of temporaries that the language-model head may take: logits are made for so many tokens at a time."""
 
 
 def fisher_diagonal(
-    model: Llama, tokens: Int[Tensor, "samples seq"], *, batch_size: int = 4, blocks: range | None = None
+    model: Llama, tokens: Int[Tensor, "samples seq"], *, batch_size: int = BATCH_SIZE, blocks: range | None = None
 ) -> Generator[int, None, Fisher]:
     """Mean over samples of the squared gradient of the sample's summed next-token nll, in nats^2 per weight^2.
 

@@ -34,7 +34,7 @@ from salq.data.sources import load_text
 from salq.data.text import Text
 from salq.data.windows import sample_windows
 from salq.models.llama import LINEARS, Llama
-from salq.saliency.fisher import accumulator_gb, block_chunks, fisher_diagonal
+from salq.saliency.fisher import BATCH_SIZE, accumulator_gb, block_chunks, fisher_diagonal
 
 FORMAT = 1
 STALE_SECONDS = 24 * 3600
@@ -156,7 +156,9 @@ def find(key: str) -> SaliencyMap | None:
     return SaliencyMap(folder) if re.fullmatch("[0-9a-f]{32}", key) and (folder / "meta.json").is_file() else None
 
 
-def saliency_map(model: Llama, *, n_samples: int = 24, seq_len: int = 256, text: str = "auto", seed: int = 0, batch_size: int = 4) -> SaliencyMap:
+def saliency_map(
+    model: Llama, *, n_samples: int = 24, seq_len: int = 256, text: str = "auto", seed: int = 0, batch_size: int = BATCH_SIZE
+) -> SaliencyMap:
     """The Fisher diagonal of every linear of `model` on `n_samples` random windows of `seq_len` tokens, from the cache when it is there.
 
     F = mean over samples of (d nll / d W)^2, nats^2 per weight^2     SAPR (arXiv 2504.13932); SqueezeLLM (arXiv 2306.07629) sec. 4.1
@@ -167,7 +169,7 @@ def saliency_map(model: Llama, *, n_samples: int = 24, seq_len: int = 256, text:
 
 
 def compute_saliency(
-    model: Llama, text: Text, n_samples: int = 24, seq_len: int = 256, seed: int = 0, batch_size: int = 4
+    model: Llama, text: Text, n_samples: int = 24, seq_len: int = 256, seed: int = 0, batch_size: int = BATCH_SIZE
 ) -> Generator[Event, None, SaliencyMap]:
     """The phase "saliency": compute the map, or find it, and report MetricReported("saliency", summary); returns the map.
 

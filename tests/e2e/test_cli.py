@@ -13,6 +13,7 @@ import pytest
 from salq.cli import main
 from salq.cli.report import STABLE
 from salq.core import settings
+from salq.runs.experiment import EXPERIMENTS, Contender, Experiment
 from salq.runs.store import RunStore
 from tests.e2e.commands import FEW, SALIENCY, SMALL, Salq, assert_one_sentence, report, texts
 
@@ -108,9 +109,18 @@ def test_sweep_skips_what_is_finished_and_survives_what_fails(salq: Salq, tiny_f
     assert [run["reused"] for run in json.loads(again.stdout.splitlines()[-1])["runs"]] == [True, False, True, False]
 
 
+SHORT = {"epochs": 3, "data.n_samples": 12, "data.seq_len": 96}
+BRIEF = Experiment(
+    "brief",
+    "Do the parts of an experiment fit together?",
+    (Contender("apiq", "apiq", SHORT), Contender("sapr", "sapr", {**SHORT, "saliency.n_samples": 4, "saliency.seq_len": 96})),
+)
+
+
 def test_experiment(salq: Salq, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_folder: Path, text: str) -> None:
     """Sides one by one, then the table; a finished side is found again by a home that never ran it."""
-    words = ["experiment", "sapr-vs-apiq", "--model", str(tiny_folder), "--bits", "2", "--group-size", "32", "--seeds", "1", "--device", "cpu"]
+    monkeypatch.setitem(EXPERIMENTS, "brief", BRIEF)  # those of the repository run the quick preset
+    words = ["experiment", "brief", "--model", str(tiny_folder), "--bits", "2", "--group-size", "32", "--seeds", "1", "--device", "cpu"]
     words += ["--text", text, "--eval-text", text, "--windows", "3", "--window", "48", "--out", str(tmp_path / "out")]
     for side in ("rtn,2,0", "apiq,2,0", "sapr,2,0"):
         found = report(salq(*words, "--only", side, "--json"))
@@ -121,13 +131,13 @@ def test_experiment(salq: Salq, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     assert rows["sapr"]["blocks"] == 2
     assert rows["apiq"]["kl"] < rows["rtn"]["kl"]
     assert rows["sapr"]["bits_per_weight"] == rows["apiq"]["bits_per_weight"]
-    kept = (tmp_path / "out" / "sapr-vs-apiq" / "apiq-w2g32-seed0.json").read_text()
+    kept = (tmp_path / "out" / "brief" / "apiq-w2g32-seed0.json").read_text()
     assert str(tmp_path) not in kept
     assert str(tiny_folder.parent) not in kept
     monkeypatch.setenv("SALQ_HOME", str(tmp_path / "elsewhere"))
     again = main([*words, "--report"])
     assert again == 0
-    assert "degradation removed" in (tmp_path / "out" / "sapr-vs-apiq.md").read_text()
+    assert "degradation removed" in (tmp_path / "out" / "brief.md").read_text()
     assert main([*words, "--only", "apiq,2,0"]) == 0
     assert RunStore(settings.runs_dir()).ids() == []
     assert main([*words, "--only", "nobody,2,0"]) == 2

@@ -67,6 +67,7 @@ def test_bad_requests_are_one_sentence_and_the_process_lives_on(pool: ScorePool,
         ({"op": "score", "subject": {"messages": HELLO, "ids": [10**8]}}, "not tokens"),
         ({"op": "where", "subject": {"text": "A text."}, "index": 99}, "is not predicted"),
         ({"op": "where", "subject": {"text": "A text."}}, "not one that this process knows"),
+        ({"op": "score", "subject": {"text": "A text."}, "answers": [{"text": "A text."}]}, "not one that this process knows"),
         ({"op": "score"}, "not one that this process knows"),
     ]:
         event = asked(pool, pair, **request)[-1]

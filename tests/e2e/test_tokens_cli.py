@@ -40,13 +40,13 @@ def test_the_numbers_of_the_library_and_where_a_token_breaks(tiny: Llama, tiny_f
     assert report["execution"].startswith("torch reference")
 
 
-def test_a_person_reads_tables_and_the_originals_own_answer_is_the_default(tiny_folder: Path) -> None:
-    result = tokens("--model", str(tiny_folder), "--prompt", "Hello", "--max-new-tokens", "6", "--where", "2")
-    assert result.returncode == 0, result.stderr
-    assert "KL(original || quantized) is" in result.stdout
-    assert "down_proj" in result.stdout
-    assert "effects do not add up" in result.stdout
-    assert "\x1b" not in result.stdout
+def test_a_person_reads_tables_and_the_originals_own_answer_is_the_default(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tokens", "--model", str(tiny_folder), "--prompt", "Hello", "--max-new-tokens", "6", "--where", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "KL(original || quantized) is" in printed
+    assert "down_proj" in printed
+    assert "effects do not add up" in printed
+    assert "\x1b" not in printed
 
 
 @pytest.mark.parametrize(

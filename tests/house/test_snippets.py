@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from salq.cli import main
 from tests.house.files import ROOT
 
 DEFAULT = "smollm2-135m"
@@ -49,19 +50,22 @@ def run(arguments: list[str], home: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("code", blocks("python"))
-def test_python_snippets(code: str, tiny_folder: Path, salq_home: Path) -> None:
+def test_python_snippets(code: str, tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In this process, with no name but its own: another one takes seconds to import torch."""
     assert DEFAULT in code, "a snippet that names no model cannot be run here"
-    assert run([sys.executable, "-c", as_tested(code, tiny_folder)], salq_home)
+    exec(compile(as_tested(code, tiny_folder), "README.md", "exec"), {"__name__": "__main__"})
+    assert capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_shell_snippets(tiny_folder: Path, salq_home: Path) -> None:
-    """In order, over one home: later lines may use what earlier ones made."""
-    lines = shell_lines(".venv/bin/python -m salq")
-    assert lines
-    for line in lines:
-        _, *arguments = shlex.split(as_tested(line, tiny_folder))
-        assert run([sys.executable, *arguments], salq_home), line
+def test_shell_snippets(tiny_folder: Path, salq_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In order, over one home: later lines may use what earlier ones made. The first one as a process, the others in this one."""
+    first, *others = ([*shlex.split(as_tested(line, tiny_folder))] for line in shell_lines(".venv/bin/python -m salq"))
+    assert run([sys.executable, *first[1:]], salq_home)
+    for python, dash_m, salq, *words in others:
+        assert (Path(python).name, dash_m, salq) == ("python", "-m", "salq")
+        assert main(words) == 0, words
+        assert capsys.readouterr().out, words
 
 
 def test_make_lines() -> None:

@@ -1,5 +1,7 @@
 """The speed measurement compares loops that do the same, and counts the arithmetic that the method needs."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -9,7 +11,7 @@ from salq.calibration.engine import calibrate
 from salq.calibration.speed import block_flops, calibration_speed
 from salq.calibration.store import MemoryBlocks
 from salq.core.errors import ConfigError
-from salq.models.llama import Llama
+from salq.models.llama import Llama, load_model
 
 SMALL = {"data.n_samples": 8, "data.seq_len": 32, "rank": 2, "epochs": 3}
 
@@ -20,6 +22,12 @@ def test_both_loops_arrive_at_the_same_loss_and_are_timed(tiny: Llama) -> None:
     assert speed.steps == 8
     assert speed.ratio > 0
     assert 0 < speed.matmul_share < 1
+
+
+def test_a_model_in_bfloat16_is_measured_too(tiny_folder: Path) -> None:
+    """As a GPU has it. Few steps: weights of 8 bits lie on the border of two codes so often that the order of a sum soon shows."""
+    model = load_model(str(tiny_folder), device="cpu", dtype=torch.bfloat16)
+    assert calibration_speed(model, recipes.get("apiq", bits=3, group_size=32, overrides=SMALL), blocks=1, rounds=1, steps=1).steps == 1
 
 
 def test_flops_are_those_that_torch_counts(tiny: Llama) -> None:

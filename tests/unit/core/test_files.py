@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from salq.core.errors import ResourceError
-from salq.core.files import as_resource_error, atomic_path, read_json, write_json
+from salq.core.files import as_resource_error, atomic_path, last_part, read_json, write_json
 
 
 def test_json_round_trip(tmp_path: Path) -> None:
@@ -59,3 +59,11 @@ def test_torn_json_is_a_value_error(tmp_path: Path) -> None:
     path.write_text(json.dumps({"a": 1})[:-1])
     with pytest.raises(ValueError, match=r"delimiter"):
         read_json(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "last"),
+    [("owner/model", "model"), ("/srv/models/tiny/", "tiny"), ("C:\\models\\tiny", "tiny"), ("bundled", "bundled"), ("/", "/"), ("", "")],
+)
+def test_the_last_part_of_a_name(text: str, last: str) -> None:
+    assert last_part(text) == last

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from salq.core import network
 from salq.core.network import REMEMBER_SECONDS, hub_answers
 
 
@@ -77,9 +78,10 @@ def test_another_address_is_asked_anew(server: list[str], monkeypatch: pytest.Mo
 def test_a_silent_hub_is_given_up_and_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr(network, "PROBE_SECONDS", 0.2)  # long enough for nobody to answer in
         assert not hub_answers()
         assert not hub_answers()
-        silent.settimeout(1.0)
+        silent.settimeout(0.3)  # a second question would be waiting already
         silent.accept()[0].close()
         with pytest.raises(TimeoutError):
             silent.accept()

@@ -11,6 +11,9 @@ from salq.core.redact import redacted
     [
         ("no: hf_AbCdEf1234567890", "no: (hidden)"),
         ("Authorization: Bearer abc.def-123456", "Authorization: Bearer (hidden)"),
+        ("authorization: Basic dXNlcjpwYXNz", "authorization: Basic (hidden)"),
+        ("{'Authorization': 'Basic dXNlcjpwYXNz'}", "{'Authorization': 'Basic (hidden)'}"),
+        ("basic arithmetic failed", "basic arithmetic failed"),
         ("at https://ann:pa55@mirror.example/x", "at https://(hidden)@mirror.example/x"),
         ("?token=abcdef&x=1", "?token=(hidden)&x=1"),
         ("run `hf auth login` or set HF_TOKEN", "run `hf auth login` or set HF_TOKEN"),

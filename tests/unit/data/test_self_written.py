@@ -1,6 +1,7 @@
 """Text that a model writes itself: seeded, cached, cut at special tokens, cleaned; sampled as the equations say."""
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from salq.core.errors import TextError
 from salq.core.settings import texts_dir
+from salq.data import self_written
 from salq.data.self_written import Writing, _is_clean, _sample, _starting_words, _write_batch, self_written_text, write_text
 from salq.models.llama import Llama
 
@@ -46,7 +48,8 @@ def test_own_words_repeat_by_seed(writer: Llama) -> None:
     assert all(len(document) > 60 for document in documents)
 
 
-def test_own_words_are_written_once(writer: Llama) -> None:
+def test_own_words_are_written_once(writer: Llama, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(self_written, "write_text", partial(write_text, writing=SHORT))  # 64 documents of 512 tokens take six seconds
     text = self_written_text(writer, 200, seed=0)
     (kept,) = texts_dir().iterdir()
     assert kept.read_text() == text.content

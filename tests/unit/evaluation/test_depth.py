@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from salq.core.drain import drain
-from salq.evaluation.depth import depth_errors, relative_error
-from salq.models.capture import capture_block_inputs, run_block
+from salq.evaluation.depth import depth_errors
+from salq.models.capture import capture_block_inputs, relative_error, run_block
 from salq.models.llama import LINEARS, Llama
 from salq.quant.frozen import rtn
 from salq.quant.spec import QuantSpec

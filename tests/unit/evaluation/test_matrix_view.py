@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from salq.core.errors import ShapeError
-from salq.evaluation.matrix_view import facts, histogram, matrix_view
+from salq.evaluation.matrix_view import PART, WHOLE, facts, histogram, matrix_view
 from salq.quant.frozen import FrozenLinear, rtn
 from salq.quant.spec import QuantSpec
 from tests.helpers import random_weight
@@ -55,6 +55,16 @@ def test_singular_values_are_those_of_what_the_codes_take_away() -> None:
     assert (residual.shape, residual.rank) == ((24, 64), 3)
     assert residual.error == pytest.approx(float(values.norm()), rel=1e-6)
     assert residual.repaired == pytest.approx(float(values[3:].norm()), rel=1e-2)  # the adapter is rounded to float16
+
+
+def test_of_a_large_matrix_a_part_is_looked_at_and_said() -> None:
+    weight = random_weight(4, WHOLE + 64)
+    residual = matrix_view("m", weight, SPEC).residual
+    part = (weight - rtn(weight, SPEC).dequantize())[:, :PART]
+    assert residual is not None
+    assert residual.shape == (4, PART)
+    assert residual.singular_values == pytest.approx(torch.linalg.svdvals(part.double()).tolist(), rel=1e-6)
+    assert residual.error == pytest.approx(float(part.norm()), rel=1e-5)
 
 
 def test_the_histogram_counts_every_finite_weight_once() -> None:

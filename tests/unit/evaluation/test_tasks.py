@@ -1,9 +1,10 @@
 """Zero-shot tasks: log-likelihoods against perplexity's own, and, where lm-evaluation-harness is installed, a task of four questions for real."""
 
+import dataclasses
 import importlib.util
 import json
-import math
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -64,11 +65,13 @@ def test_greedy_is_what_the_model_would_write(tiny: Llama) -> None:
 
 
 def test_a_context_that_is_too_long_loses_its_beginning(tiny: Llama) -> None:
-    longest = int(tiny.config.max_position_embeddings)
-    tokens = random_tokens(tiny.config.vocab_size, n_samples=1, seq_len=min(longest, 512) + 8)[0].tolist()
-    if len(tokens) > longest:
-        assert continuation(tiny, tokens[:-4], tokens[-4:]) == continuation(tiny, tokens[7:-4], tokens[-4:])
-    assert math.isfinite(rolling(tiny, 0, tokens))
+    short, longest = dataclasses.replace(tiny, model=deepcopy(tiny.model)), 32
+    short.config.max_position_embeddings = longest
+    tokens = random_tokens(tiny.config.vocab_size, n_samples=1, seq_len=longest + 8)[0].tolist()
+    assert continuation(short, tokens[:-4], tokens[-4:]) == continuation(short, tokens[7:-4], tokens[-4:])
+    assert continuation(short, tokens[:-4], tokens[-4:]) != continuation(short, tokens[8:-4], tokens[-4:])
+    windows = (([0], tokens[:longest]), ([tokens[longest - 1]], tokens[longest:]))
+    assert rolling(short, 0, tokens) == pytest.approx(sum(continuation(tiny, before, part)[0] for before, part in windows))
 
 
 def test_without_the_harness_one_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tiny: Llama) -> None:

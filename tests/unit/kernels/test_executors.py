@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+from functools import partial
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from salq.core.errors import ConfigError, UnknownNameError
 from salq.kernels import executors as ex
-from salq.kernels.assemble import execution, quantize_in_place, quantized_copy, round_head, rtn_blocks
+from salq.kernels.assemble import execution, fill, quantized_copy, round_head, rtn_blocks
 from salq.kernels.groups import GroupedLinear, LinearGroup, shared_group
 from salq.kernels.int4_linear import Int4Linear
 from salq.kernels.onnx_linear import OnnxLinear
@@ -147,7 +148,7 @@ def test_the_model_runs_on_every_executor(tiny: Llama, tiny_folder: object) -> N
         got = quantized_copy(tiny, frozen, name)
         # rounded activations add up over the blocks
         assert float((got.model(tokens).logits - want).norm() / want.norm()) < 0.05, name
-    alone = quantize_in_place(load_model(str(tiny_folder), device="cpu"), frozen)
+    alone = fill(load_model(str(tiny_folder), device="cpu"), {index: partial(dict, block) for index, block in frozen.items()})
     assert execution(alone) == "onnxruntime MatMulNBits: 3-bit codes held in 4 on the CPU, activations in 8 bits"
     assert execution(tiny) == "torch float32"
     assert isinstance(alone.linears(0)["self_attn.k_proj"], GroupedLinear)

@@ -1,11 +1,13 @@
 """The reference executor against float64, and models assembled from it."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
 from salq.core.errors import ShapeError
-from salq.kernels.assemble import quantize_in_place, quantized_copy, rtn_blocks
+from salq.kernels.assemble import fill, quantized_copy, rtn_blocks
 from salq.kernels.linear import QuantLinear
 from salq.models.llama import Llama, load_model
 from salq.quant.frozen import FrozenLinear, rtn
@@ -53,7 +55,7 @@ def test_embeddings_and_norms_are_shared_not_copied(tiny: Llama) -> None:
 def test_in_place_gives_the_same_model_without_the_original_weights(tiny: Llama, tiny_folder: object) -> None:
     frozen = rtn_blocks(tiny, QuantSpec(bits=4, group_size=32))
     want = quantized_copy(tiny, frozen)
-    got = quantize_in_place(load_model(str(tiny_folder), device="cpu"), frozen, "reference")
+    got = fill(load_model(str(tiny_folder), device="cpu"), {index: partial(dict, block) for index, block in frozen.items()}, "reference")
     tokens = random_tokens(tiny.config.vocab_size)
     assert torch.equal(got.model(tokens).logits, want.model(tokens).logits)
     assert not any(isinstance(module, nn.Linear) for block in got.blocks for module in block.modules())

@@ -26,8 +26,9 @@ def test_a_loaded_model_is_ready_for_inference(tiny: Llama) -> None:
 def test_dtype_and_device_may_be_given(tiny_folder: Path) -> None:
     model = load_model(str(tiny_folder), device=choose_device("cpu"), dtype=torch.bfloat16)
     assert model.dtype == torch.bfloat16
-    with pytest.raises(ConfigError, match="use auto, cpu or cuda:N"):
-        load_model(str(tiny_folder), device="tpu")
+    for device in ("tpu", "cuda:²", "cuda:-1"):
+        with pytest.raises(ConfigError, match="use auto, cpu or cuda:N"):
+            load_model(str(tiny_folder), device=device)
 
 
 def test_too_large_a_model_is_refused_before_anything_is_fetched() -> None:

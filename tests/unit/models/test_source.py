@@ -168,3 +168,7 @@ def test_a_public_host_opens_no_folder(folder: Path, monkeypatch: pytest.MonkeyP
     for name in (str(folder), "./nothing", "/etc/passwd"):
         with pytest.raises(ModelError, match="cannot be opened on a public host"):
             resolve(name)
+    for name in (str(folder), "owner/model", "nobody"):
+        with pytest.raises(SalqError, match="choose one of: ") as caught:
+            resolve(name)
+        assert "hub id" not in str(caught.value)

@@ -236,3 +236,20 @@ def test_exploring(store: RunStore, tiny_folder: Path, text_file: Path) -> None:
     assert [grid["tag"] for grid in metrics["errors"]] == ["w2g64", "w4g64"]
     assert metrics["saliency"]["n_samples"] == 2
     assert metrics["text"].startswith("text.txt")
+
+
+def test_what_cannot_be_explored_is_refused_before_the_saliency_pass(
+    store: RunStore, make_request: MakeRequest, tiny_folder: Path, text_file: Path
+) -> None:
+    about = {"n_samples": 2, "seq_len": 24, "text": str(text_file), "device": "cpu"}
+    empty, other = store.create(make_request("rtn")), store.create(make_request("rtn", model="smollm2-135m"))
+    for asked, words in (
+        ({"specs": (QuantSpec(bits=2, group_size=100),)}, "not a multiple of group size 100"),
+        ({"run": empty}, "no finished blocks"),
+        ({"run": other}, "no finished blocks"),
+        ({"run": "20260101-000000-abcd"}, "does not exist"),
+    ):
+        events = list(execute(store, store.create(ExploreRequest(model=str(tiny_folder), **about, **asked))))
+        assert isinstance(events[-1], ev.RunFailed)
+        assert words in events[-1].message
+        assert not [event for event in events if isinstance(event, ev.PhaseStarted) and event.phase == "saliency"]

@@ -1,12 +1,15 @@
 """`doctor`: what works is found to work, what does not is said with a fix, and nothing it runs into stops it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from salq.cli import main
+from salq.kernels.linear import QuantLinear
+from salq.quant.frozen import FrozenLinear
 from salq.runs import health
 from salq.runs.health import Check, checks, within, works
 
@@ -43,6 +46,22 @@ def test_a_look_that_breaks_does_not_stop_the_others(monkeypatch: pytest.MonkeyP
     found = list(checks())
     assert [check.state for check in found] == ["problem", "ok"]
     assert not works(found)
+
+
+def test_an_executor_that_reads_its_inputs_in_another_order_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Reversed:
+        name, device = "reversed", "any"
+
+        def refusal(self, *_: object) -> None:
+            return None
+
+        def build(self, linears: list[FrozenLinear], _: object) -> Callable[[Tensor], Tensor]:
+            product = QuantLinear(linears[0])
+            return lambda x: product(x.flip(-1))
+
+    monkeypatch.setattr("salq.kernels.executors.EXECUTORS", (Reversed(),))
+    (check,) = health._executors()
+    assert (check.state, check.fix) == ("notice", health.WRONG)
 
 
 def test_versions_are_compared_with_requirements_and_pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

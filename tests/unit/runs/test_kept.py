@@ -51,6 +51,19 @@ def test_damaged_maps_and_groups_read_as_nothing(assets: Path) -> None:
     assert kept_group(DEFAULT_MODEL) is None
 
 
+def test_maps_that_were_cut_or_altered_anywhere_read_as_nothing_or_as_maps(assets: Path) -> None:
+    keep_maps(DEFAULT_MODEL, maps())
+    path, generator = assets / "maps.npz", np.random.default_rng(0)
+    whole = path.read_bytes()
+    for size in (*range(0, len(whole), max(1, len(whole) // 40)), len(whole) - 1):
+        path.write_bytes(whole[:size])
+        assert kept_maps(DEFAULT_MODEL) is None
+    for _ in range(150):
+        at = int(generator.integers(len(whole)))
+        path.write_bytes(whole[:at] + generator.bytes(3) + whole[at + 3 :])
+        assert kept_maps(DEFAULT_MODEL) is None or isinstance(kept_maps(DEFAULT_MODEL), MatrixMaps)
+
+
 def test_a_group_knows_its_levels() -> None:
     group = WeightGroup(0, "mlp.up_proj", 3, 64, [0.1, -0.2], {"2": {"scale": 0.1, "zero_point": 2.0}})
     keep_group(DEFAULT_MODEL, group)

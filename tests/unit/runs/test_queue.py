@@ -64,7 +64,7 @@ def test_several_jobs_at_a_time_when_the_setting_says_so(root: Path, monkeypatch
     queue.leave(IDS[0])
     held[0].release()
     assert queue.ahead(IDS[2]) == []
-    for value in ("0", "-3", "many", ""):
+    for value in ("0", "-3", "many", "", "²"):
         monkeypatch.setenv("SALQ_JOBS", value)
         assert queue.ahead(IDS[2]) == [IDS[1]]
     for alive in held[1:]:

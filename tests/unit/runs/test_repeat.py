@@ -48,13 +48,15 @@ def test_what_was_not_the_same_is_named(store: RunStore, make_request: MakeReque
     assert "threads (64, not" in told.words
 
 
-def test_a_missing_or_cut_block_has_no_hash(store: RunStore, make_request: MakeRequest) -> None:
+def test_a_missing_or_cut_block_and_one_without_hashes_have_no_hash(store: RunStore, make_request: MakeRequest) -> None:
     run_id = finished(store, make_request("rtn"))
     path = store.blocks(run_id).path(1)
     data = path.read_bytes()
     for size in (0, 4, 100, 1000):
         path.write_bytes(data[:size])
         assert repeat.hash_of_run(store, run_id) is None
+    path.write_bytes(data.replace(b"sha256", b"sha257"))
+    assert repeat.hash_of_run(store, run_id) is None, "blocks without hashes are not the same as other blocks without hashes"
     path.unlink()
     assert repeat.hash_of_run(store, run_id) is None
     assert repeat.compare(store, run_id, run_id).same is None

@@ -13,6 +13,7 @@ from salq.core import events as ev
 from salq.core import settings
 from salq.core.errors import ResourceError, StoreError, UnknownNameError
 from salq.quant.spec import QuantSpec
+from salq.runs import states
 from salq.runs.requests import CalibrateRequest, ExploreRequest
 from salq.runs.store import RunStore
 
@@ -39,6 +40,22 @@ def test_created_run(store: RunStore, request_: CalibrateRequest) -> None:
     assert (info.status, info.title, info.kind, info.can_resume, info.is_active) == ("created", "rtn w2g64 smollm2-135m", "calibrate", True, False)
     assert info.request == request_
     assert [item.id for item in store.list()] == [run_id]
+
+
+def test_a_run_that_ends_while_it_is_looked_at_is_not_interrupted(
+    store: RunStore, request_: CalibrateRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = store.create(request_)
+    store.append(run_id, ev.RunStarted(run_id))
+    assert store.get(run_id).status == "interrupted"
+
+    def ends_now(_: Path) -> bool:
+        """Its worker writes the last event and gives the lock back, after the log and before the lock were looked at."""
+        store.append(run_id, ev.RunDone(1.0))
+        return False
+
+    monkeypatch.setattr(states, "is_alive", ends_now)
+    assert store.get(run_id).status == "done"
 
 
 def test_the_users_title_is_shown_and_never_a_path(store: RunStore) -> None:
