@@ -18,8 +18,10 @@ from salq.chat.text import clean_prompt
 from salq.cli import options
 from salq.core import settings
 from salq.core.errors import ConfigError
-from salq.models.catalogue import DEFAULT_MODEL
-from salq.quant.spec import QuantSpec
+from salq.core.files import path_of
+from salq.models.catalogue import CATALOGUE, DEFAULT_MODEL
+from salq.models.shapes import linear_shapes
+from salq.quant.spec import QuantSpec, check_group_size
 from salq.runs.limits import Limits
 from salq.runs.requests import sentence
 from salq.runs.sides import run_participant
@@ -70,11 +72,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def participants_of(args: argparse.Namespace, store: RunStore) -> list[Participant]:
-    """The original, the runs that were named, and RTN when none was (or when it was asked for). Raises ConfigError, UnknownNameError."""
+    """The original, the runs that were named, and RTN when none was (or when it was asked for).
+
+    Raises ConfigError, ShapeError, ModelError, UnknownNameError.
+    """
     runs = [run_participant(store, store.resolve(name)) for name in args.runs]
     model = args.model or (runs[0].model if runs else DEFAULT_MODEL)
     Limits.here().check_model(model)
-    quantized = [*runs, Participant.rtn(model, _spec(args))] if args.recipe == "rtn" or not runs else runs
+    quantized = [*runs, Participant.rtn(model, _fitting(_spec(args), model))] if args.recipe == "rtn" or not runs else runs
     found = [Participant.original(model), *(replace(side, executor=args.executor, head=args.head) for side in quantized)]
     if len(found) > MAX_SIDES:
         raise ConfigError(f"{len(found)} sides were asked for; at most {MAX_SIDES} can answer at once, the original among them.")
@@ -147,6 +152,17 @@ def facts(side: Side) -> str:
     if side.memory_gb is not None:
         parts.append(f"{side.memory_gb:.2f} GB")
     return ", ".join([*parts, *([side.message] if side.message and side.text else [])])
+
+
+def _fitting(spec: QuantSpec, model: str) -> QuantSpec:
+    """`spec`, when its group size divides the model's matrices: told before a process is started, wherever the shapes are at hand."""
+    from salq.models.folder import read_folder_config
+
+    folder = path_of(model)
+    config = CATALOGUE[model].config if model in CATALOGUE else read_folder_config(folder) if folder.is_dir() else {}
+    if {"hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers"} <= set(config):
+        check_group_size(spec, linear_shapes(config))
+    return spec
 
 
 def _spec(args: argparse.Namespace) -> QuantSpec:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from salq import __version__
-from salq.evaluation.paired import FEWEST_WINDOWS, Interval
+from salq.evaluation.paired import FEWEST_WINDOWS, RESAMPLES, Interval
 from salq.runs.comparison import Comparison, names
 from salq.runs.log import finite
 from salq.runs.subjects import Subject, measured_on
@@ -51,7 +51,7 @@ def sentence(comparison: Comparison) -> str:
 
 def remarks(comparison: Comparison) -> list[str]:
     """What a careful reader must know beside the verdict: where it was measured, the noise floor, blocks left out, the reference."""
-    paired = "; intervals are paired over windows, 10,000 resamples" if comparison.differences is not None else ""
+    paired = f"; intervals are paired over windows, {RESAMPLES:,} resamples" if comparison.differences is not None else ""
     told = [f"Measured on {measured_on(comparison.a.metrics)} ({comparison.a.metrics.get('tokens')} predicted tokens){paired}."]
     if comparison.differences is not None:
         nll, agrees = comparison.differences["nll"], comparison.differences["agrees"]
