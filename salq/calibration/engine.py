@@ -10,16 +10,17 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Protocol, cast
+from typing import cast
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor, nn
 
 from salq.calibration.fit import FitData
 from salq.calibration.frozen_block import dequantized_block
 from salq.calibration.objectives import Targets, channel_weights, relative_error
 from salq.calibration.recipe import Recipe
+from salq.calibration.salience import RefreshedSaliency, SaliencySource, published_saliency, source_of
 from salq.calibration.stages import fit_block
 from salq.calibration.store import Block, BlockStore
 from salq.calibration.streams import Streams
@@ -28,21 +29,6 @@ from salq.core.errors import ConfigError, ShapeError
 from salq.core.events import BlockDone, BlockStarted, Event, PhaseDone, PhaseStarted
 from salq.models.llama import LINEARS, Llama
 from salq.quant.mixed import check_group_sizes, check_rules
-
-
-class SaliencySource(Protocol):
-    """What calibration needs of a saliency map: F of one block in nats^2 / weight^2, and how it was sampled."""
-
-    @property
-    def n_samples(self) -> int:
-        """Samples that the map is the mean over."""
-
-    @property
-    def seq_len(self) -> int:
-        """Tokens per sample."""
-
-    def block(self, index: int) -> Mapping[str, Float[Tensor, "out in"]]:
-        """{module_name: F} of block `index`."""
 
 
 def calibrate(
@@ -59,7 +45,7 @@ def calibrate(
     """Calibrate the first `n_blocks` blocks (all by default) into `blocks`; finished blocks found there are loaded, not recomputed.
 
     tokens: calibration windows; None is allowed for recipes without stages (RTN), which then report no output error.
-    saliency: needed when `recipe.needs_saliency`.
+    saliency: needed when `recipe.needs_saliency`, as a SampledSaliency when `recipe.refresh`.
     device: where blocks are worked on, in float32; the model itself may stay elsewhere.
     Same model, tokens, recipe, seed and device: same codes, resumed or not.
     Raises ShapeError before any work when the group size or the rank does not fit, Diverged for a loss that is not finite.
@@ -68,6 +54,7 @@ def calibrate(
     total = model.n_blocks if n_blocks is None else min(n_blocks, model.n_blocks)
     _check_shapes(recipe, matrix_shapes(model))
     _check_inputs(model, tokens, recipe, saliency, total)
+    source = source_of(recipe, saliency, model, blocks, total)
     blocks.claim(origin_of(model, tokens, recipe, seed))
     started = time.monotonic()
     yield PhaseStarted("calibration", of=total)
@@ -81,7 +68,9 @@ def calibrate(
         targets = None if streams is None else streams.targets(teacher, augmented=augmented and not stored)
         details: dict[str, float] = {}
         if not stored:
-            published = _published_saliency(recipe, saliency, index, device)
+            if isinstance(source, RefreshedSaliency):
+                yield from source.refresh(index)
+            published = published_saliency(source, index, device)
             student = _student(teacher, recipe, index, seed, published)
             if streams is not None and targets is not None and recipe.active_stages:
                 if published is not None:
@@ -170,18 +159,6 @@ def _advance(streams: Streams, targets: Targets, teacher: nn.Module, frozen: Blo
     """Move both streams through the block; returns the relative error of its output on the calibration text."""
     streams.advance(targets, dequantized_block(teacher, frozen))
     return relative_error(streams.quantized, targets.on_full)
-
-
-def _published_saliency(recipe: Recipe, saliency: SaliencySource | None, index: int, device: torch.device) -> dict[str, Tensor] | None:
-    """The published G = (N / T^2) F: a sum over N samples of the squared gradient of the mean over T predicted tokens."""
-    if saliency is None or not recipe.needs_saliency:
-        return None
-    factor = saliency.n_samples / (saliency.seq_len - 1) ** 2
-    published = {name: value.to(device, torch.float32) * factor for name, value in saliency.block(index).items()}
-    for name, value in published.items():
-        if not bool(torch.isfinite(value).all()):
-            raise ConfigError(f"The saliency of {index}.{name} has values that are not finite; compute the map again on a model in float32.")
-    return published
 
 
 def _generator(seed: int, block: int, stage: int) -> torch.Generator:

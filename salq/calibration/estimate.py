@@ -7,12 +7,15 @@ from typing import Any, Protocol
 import torch
 
 from salq.calibration.recipe import Recipe
+from salq.saliency.fisher import BATCH_SIZE
 
 GB = 1e9
 FORWARD, BACKWARD = 2, 4
 """Floating-point operations per weight and token of a linear layer: one multiply-add forward, two backward."""
 WEIGHT_PASSES = 30
 """Memory-bound sweeps over a block's weights per optimizer step (fake quantization, its gradient, the optimizer), in float32 reads or writes."""
+DEQUANTIZE_PASSES = 4
+"""Sweeps over a block's weights in float32 when it runs from its codes: twice read, twice written."""
 OVERHEAD = 1.25
 """Attention, norms, activations and Python, relative to the linear layers' time; measured on the default model."""
 
@@ -62,6 +65,7 @@ def estimate(
     head = config.vocab_size * config.hidden_size
     model_weights = weights * config.num_hidden_layers + head * (1 if config.tie_word_embeddings else 2)
     seconds = blocks * _block_seconds(recipe, weights, config.hidden_size, flops, bytes_per_second)
+    seconds += _refresh_seconds(recipe, weights, config.num_hidden_layers, blocks, head, flops, bytes_per_second)
     saliency = 0.0
     if recipe.needs_saliency and recipe.saliency is not None:
         tokens = recipe.saliency.n_samples * recipe.saliency.seq_len
@@ -153,6 +157,22 @@ def _block_seconds(recipe: Recipe, weights: int, hidden: int, flops: float, byte
     return OVERHEAD * compute / flops + memory + quantize
 
 
+def _refresh_seconds(recipe: Recipe, weights: int, layers: int, blocks: int, head: int, flops: float, bytes_per_second: float) -> float:
+    """Saliency again, of the model quantized so far: per refresh a forward pass, the gradient down to its first block, and that of `refresh` blocks.
+
+    The head counts twice, for logits and their gradient; blocks that are quantized are dequantized for every batch.
+    """
+    if recipe.refresh is None or recipe.saliency is None:
+        return 0.0
+    tokens, batches = recipe.saliency.n_samples * recipe.saliency.seq_len, -(-recipe.saliency.n_samples // BATCH_SIZE)
+    seconds = 0.0
+    for first in range(recipe.refresh, blocks, recipe.refresh):
+        passed = layers + (layers - first) + min(recipe.refresh, blocks - first)
+        seconds += OVERHEAD * tokens * FORWARD * (passed * weights + 2 * head) / flops
+        seconds += batches * first * DEQUANTIZE_PASSES * 4 * weights / bytes_per_second
+    return seconds
+
+
 def _distillation_seconds(recipe: Recipe, learned: int, head: int, rest: int, flops: float, bytes_per_second: float) -> float:
     """Teacher once per sample, student forward and backward per step, and the head three times: both logits and the gradient through it."""
     config = recipe.distillation
@@ -165,7 +185,7 @@ def _distillation_seconds(recipe: Recipe, learned: int, head: int, rest: int, fl
 
 
 def _memory_gb(config: Config, recipe: Recipe, weights: int, model_weights: int, blocks: int) -> float:
-    """The model in float32, one block with its gradients and temporaries, four activation streams, the quantized blocks for evaluation."""
+    """The model in float32; with it one block with its gradients and temporaries, and four activation streams, or another phase's own."""
     streams = batch = 0.0
     if recipe.data is not None:
         streams = 4 * 4 * recipe.data.n_samples * recipe.data.seq_len * config.hidden_size
@@ -173,7 +193,12 @@ def _memory_gb(config: Config, recipe: Recipe, weights: int, model_weights: int,
         batch = 4 * batch_tokens * (12 * config.hidden_size + 8 * config.intermediate_size)
         if recipe.granularity == "linear":  # inputs of a linear in both models, and two targets
             streams += 4 * recipe.data.n_samples * recipe.data.seq_len * 6 * config.intermediate_size
-    calibration = 4 * model_weights + 6 * 4 * weights + streams + batch
+    refreshed = 4 * weights * min(recipe.refresh or 0, blocks)
+    calibration = 4 * model_weights + 6 * 4 * weights + streams + batch + refreshed
+    refresh = 0.0
+    if recipe.refresh is not None and recipe.saliency is not None and recipe.refresh < blocks:  # while both streams wait
+        graph = 4 * BATCH_SIZE * recipe.saliency.seq_len * config.num_hidden_layers * (12 * config.hidden_size + 8 * config.intermediate_size)
+        refresh = 4 * model_weights + streams + refreshed + 1.2 * blocks * weights + graph
     distillation = 0.0
     if recipe.distillation is not None:
         copies = 12 if recipe.distillation.lr_weight > 0 else 8  # levels and weights of a step; trained weights: also gradient and moments
@@ -183,4 +208,4 @@ def _memory_gb(config: Config, recipe: Recipe, weights: int, model_weights: int,
         distillation = 4 * model_weights + copies * 2 * blocks * weights + kept + activations
     evaluation = 4 * model_weights + 1.2 * blocks * weights + 5 * 4 * 512 * config.vocab_size
     saliency = 2 * 4 * model_weights if recipe.needs_saliency else 0
-    return (max(calibration, distillation, evaluation, saliency) + 0.5 * GB) / GB
+    return (max(calibration, refresh, distillation, evaluation, saliency) + 0.5 * GB) / GB

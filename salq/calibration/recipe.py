@@ -76,6 +76,12 @@ class SaliencyData(BaseModel):
 
     n_samples: int = Field(default=100, ge=1, le=65536, description="Samples for the saliency map.")
     seq_len: int = Field(default=512, ge=8, le=8192, description="Tokens per saliency sample.")
+    refresh: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Blocks after which saliency is computed again, on the model quantized so far; none: once, on the original.",
+    )
 
 
 class Recipe(BaseModel):
@@ -108,6 +114,11 @@ class Recipe(BaseModel):
             raise ValueError("a recipe with stages needs calibration data (data.n_samples, data.seq_len)")
         if self.needs_saliency and self.saliency is None:
             raise ValueError("what is weighted by saliency needs saliency data (saliency.n_samples, saliency.seq_len)")
+        if self.refresh is not None and not self.needs_saliency:
+            raise ValueError(
+                "saliency.refresh computes saliency again, and nothing in this recipe is weighted by it: leave it out, or use a weighted regularizer "
+                "with a strength above 0, objective.channels=saliency or adapter.start=saliency"
+            )
         if self.stages and isinstance(self.quantizer, MinMax) and self.adapter is None:
             raise ValueError("the stages have nothing to learn: use the lwc quantizer, an adapter or both")
         if self.stages and not self.active_stages:
@@ -177,6 +188,11 @@ class Recipe(BaseModel):
         if self.adapter is not None and self.adapter.start == "saliency":
             return True
         return any(stage.is_weighted_by_saliency for stage in self.active_stages)
+
+    @property
+    def refresh(self) -> int | None:
+        """Blocks after which saliency is computed again on the model quantized so far; None: it is that of the original."""
+        return None if self.saliency is None else self.saliency.refresh
 
     @property
     def needs_data(self) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor
 from salq.calibration.distillation import PHASE as DISTILLATION
 from salq.calibration.distillation import distill
 from salq.calibration.engine import calibrate
+from salq.calibration.salience import SampledSaliency
 from salq.calibration.store import DirectoryBlocks, FileCheckpoint
 from salq.core import events as ev
 from salq.core.device import DeviceChoice, PeakMemory, choose_device, keep_freed_memory, out_of_memory_as_error
@@ -36,7 +37,7 @@ from salq.runs.plan import Plan, check_room, plan
 from salq.runs.reduced import reduce_matrices
 from salq.runs.requests import CalibrateRequest, ExploreRequest
 from salq.runs.store import DISTILLED, RunStore
-from salq.saliency.maps import SaliencyMap, compute_saliency
+from salq.saliency.maps import compute_saliency
 
 Result = TypeVar("Result")
 Steps = Generator[ev.Event, None, Result]
@@ -96,11 +97,12 @@ def _load(store: RunStore, run_id: str, request: CalibrateRequest, planned: Plan
     return _Loaded(model, tokens, windows, inputs)
 
 
-def _saliency(loaded: _Loaded, request: CalibrateRequest) -> Steps[SaliencyMap]:
+def _saliency(loaded: _Loaded, request: CalibrateRequest) -> Steps[SampledSaliency]:
     sampling, text = request.recipe.saliency, loaded.inputs.calibration
     assert sampling is not None  # the recipe was validated: it needs saliency, so it says how much
     assert text is not None
-    return compute_saliency(loaded.model, text, sampling.n_samples, sampling.seq_len, request.seed)
+    found = yield from compute_saliency(loaded.model, text, sampling.n_samples, sampling.seq_len, request.seed)
+    return SampledSaliency(found, sample_windows(text, loaded.model.tokenizer, sampling.n_samples, sampling.seq_len, request.seed))
 
 
 def _distill(store: RunStore, run_id: str, request: CalibrateRequest, loaded: _Loaded) -> Iterator[ev.Event]:

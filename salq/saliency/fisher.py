@@ -20,6 +20,8 @@ from salq.models.llama import Llama
 Fisher = dict[int, dict[str, Float[Tensor, "out in"]]]
 """Saliency by block and module_name."""
 
+BATCH_SIZE = 4
+"""Samples per pass unless something else is asked for; it changes memory and time, not the result."""
 ACCUMULATOR_GB = 4.0
 """Largest set of float32 accumulators held at once; a model with more than 1e9 quantizable weights is passed over several times."""
 HEAD_BYTES = 100e6
@@ -27,7 +29,7 @@ HEAD_BYTES = 100e6
 
 
 def fisher_diagonal(
-    model: Llama, tokens: Int[Tensor, "samples seq"], *, batch_size: int = 4, blocks: range | None = None
+    model: Llama, tokens: Int[Tensor, "samples seq"], *, batch_size: int = BATCH_SIZE, blocks: range | None = None
 ) -> Generator[int, None, Fisher]:
     """Mean over samples of the squared gradient of the sample's summed next-token nll, in nats^2 per weight^2.
 
@@ -51,23 +53,24 @@ def fisher_diagonal(
     return totals
 
 
-def block_chunks(model: Llama, budget_gb: float | None = None) -> list[range]:
-    """Consecutive blocks whose accumulators fit the budget together, at least one block each.
+def block_chunks(model: Llama, budget_gb: float | None = None, *, blocks: range | None = None) -> list[range]:
+    """Consecutive blocks, of `blocks` or of all, whose accumulators fit the budget together, at least one block each.
 
     budget_gb None: ACCUMULATOR_GB, or half of the memory that is free on the model's device when that is less. Each chunk costs one
     pass over the samples; the passes do not change the result.
     """
     if budget_gb is None:
         budget_gb = min(ACCUMULATOR_GB, available_memory_gb(model.device) / 2)
-    sizes = [accumulator_gb(model, block) for block in range(model.n_blocks)]
+    wanted = blocks if blocks is not None else range(model.n_blocks)
     chunks: list[range] = []
-    start, held = 0, 0.0
-    for block, size in enumerate(sizes):
+    start, held = wanted.start, 0.0
+    for block in wanted:
+        size = accumulator_gb(model, block)
         if held and held + size > budget_gb:
             chunks.append(range(start, block))
             start, held = block, 0.0
         held += size
-    return [*chunks, range(start, model.n_blocks)]
+    return [*chunks, range(start, wanted.stop)]
 
 
 def accumulator_gb(model: Llama, block: int) -> float:
