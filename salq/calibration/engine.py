@@ -9,6 +9,7 @@ import copy
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import cast
 
@@ -18,15 +19,16 @@ from torch import Tensor, nn
 
 from salq.calibration.fit import FitData
 from salq.calibration.frozen_block import dequantized_block
-from salq.calibration.objectives import Targets, channel_weights, relative_error
+from salq.calibration.objectives import AllTargets, channel_weights, relative_error
+from salq.calibration.places import Placement, StreamMemory, placement
 from salq.calibration.recipe import Recipe
 from salq.calibration.salience import RefreshedSaliency, SaliencySource, published_saliency, source_of
 from salq.calibration.stages import fit_block
 from salq.calibration.store import Block, BlockStore
-from salq.calibration.streams import Streams
+from salq.calibration.streams import Streams, streams_gb
 from salq.calibration.student import Student
 from salq.core.errors import ConfigError, ShapeError
-from salq.core.events import BlockDone, BlockStarted, Event, PhaseDone, PhaseStarted
+from salq.core.events import BlockDone, BlockStarted, Event, MetricReported, PhaseDone, PhaseStarted
 from salq.models.llama import LINEARS, Llama
 from salq.quant.mixed import check_group_sizes, check_rules
 
@@ -58,14 +60,17 @@ def calibrate(
     blocks.claim(origin_of(model, tokens, recipe, seed))
     started = time.monotonic()
     yield PhaseStarted("calibration", of=total)
-    streams = None if tokens is None else Streams(model, tokens, device)
+    streams = None
+    if tokens is not None:
+        place = _place(model, tokens, recipe, device)
+        yield MetricReported("streams", asdict(place))
+        streams = Streams(model, tokens, device, StreamMemory(place.where, device))
     for index in range(total):
         block_started = time.monotonic()
         teacher = copy.deepcopy(model.blocks[index]).to(device, torch.float32) if _must_move(model, device) else model.blocks[index]
         stored = blocks.has(index)
         yield BlockStarted(index, of=total, stored=stored)
-        augmented = any(stage.objective is not None and stage.objective.augmented for stage in recipe.active_stages)
-        targets = None if streams is None else streams.targets(teacher, augmented=augmented and not stored)
+        targets = None if streams is None else streams.targets(teacher, augmented=recipe.is_augmented and not stored)
         details: dict[str, float] = {}
         if not stored:
             if isinstance(source, RefreshedSaliency):
@@ -102,11 +107,14 @@ def weight_errors(block: nn.Module, frozen: Block) -> dict[str, float]:
 
 
 def origin_of(model: Llama, tokens: Int64[Tensor, "n seq"] | None, recipe: Recipe, seed: int) -> dict[str, str]:
-    """What decides the codes of a block, by name: blocks of another origin are not gone on with. Absent features (None) do not count."""
+    """What decides the codes of a block, by name: blocks of another origin are not gone on with.
+
+    Absent features (None) do not count, and neither does where activations live.
+    """
     text = "" if tokens is None else hashlib.sha256(tokens.cpu().numpy().tobytes()).hexdigest()
     return {
         "model": model.source.fingerprint,
-        "recipe": hashlib.sha256(recipe.model_dump_json(exclude_none=True).encode()).hexdigest(),
+        "recipe": hashlib.sha256(recipe.model_dump_json(exclude_none=True, exclude={"data": {"streams_gb"}}).encode()).hexdigest(),
         "calibration text": text,
         "seed": str(seed),
     }
@@ -146,6 +154,11 @@ def _saliency_of(saliency: SaliencySource, index: int) -> Mapping[str, Tensor]:
         return {}
 
 
+def _place(model: Llama, tokens: Tensor, recipe: Recipe, device: torch.device) -> Placement:
+    needed = streams_gb(recipe, tokens.numel(), model.config.hidden_size, model.config.intermediate_size)
+    return placement(needed, device, recipe.streams_budget_gb)
+
+
 def _student(teacher: nn.Module, recipe: Recipe, index: int, seed: int, saliency: Mapping[str, Tensor] | None) -> Student:
     specs = {name: recipe.spec_of(index, name) for name in LINEARS}
     generator = _generator(seed, index, 0)
@@ -155,9 +168,9 @@ def _student(teacher: nn.Module, recipe: Recipe, index: int, seed: int, saliency
     return student
 
 
-def _advance(streams: Streams, targets: Targets, teacher: nn.Module, frozen: Block) -> float:
+def _advance(streams: Streams, targets: AllTargets, teacher: nn.Module, frozen: Block) -> float:
     """Move both streams through the block; returns the relative error of its output on the calibration text."""
-    streams.advance(targets, dequantized_block(teacher, frozen))
+    streams.advance(dequantized_block(teacher, frozen))
     return relative_error(streams.quantized, targets.on_full)
 
 

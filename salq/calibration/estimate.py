@@ -6,10 +6,11 @@ from typing import Any, Protocol
 
 import torch
 
+from salq.calibration.places import GB, Placement, placement
 from salq.calibration.recipe import Recipe
+from salq.calibration.streams import streams_gb
 from salq.saliency.fisher import BATCH_SIZE
 
-GB = 1e9
 FORWARD, BACKWARD = 2, 4
 """Floating-point operations per weight and token of a linear layer: one multiply-add forward, two backward."""
 WEIGHT_PASSES = 30
@@ -71,15 +72,18 @@ def estimate(
         tokens = recipe.saliency.n_samples * recipe.saliency.seq_len
         saliency = OVERHEAD * tokens * (FORWARD + BACKWARD) * (weights * config.num_hidden_layers + head) / flops
     distillation = _distillation_seconds(recipe, weights * blocks, head, weights * (config.num_hidden_layers - blocks), flops, bytes_per_second)
+    place = _place(config, recipe, device, 4 * model_weights / GB)
     evaluation = OVERHEAD * 2 * evaluation_tokens * FORWARD * (weights * config.num_hidden_layers + head) / flops
     return Estimate(
         seconds=seconds,
         saliency_seconds=saliency,
         evaluation_seconds=evaluation,
-        memory_gb=_memory_gb(config, recipe, weights, model_weights, blocks),
-        disk_gb=(blocks * weights * 1.2 + (4 * weights * config.num_hidden_layers if recipe.needs_saliency else 0)) / GB,
+        memory_gb=_memory_gb(config, recipe, weights, model_weights, blocks, place),
+        disk_gb=(blocks * weights * 1.2 + (4 * weights * config.num_hidden_layers if recipe.needs_saliency else 0)) / GB
+        + (place.needed_gb if place.where == "disk" else 0.0),
         distillation_seconds=distillation,
-        basis=f"{flops / 1e9:.0f} GFLOP/s float32 matmul measured here; {blocks} blocks of {weights / 1e6:.1f} M weights",
+        basis=f"{flops / 1e9:.0f} GFLOP/s float32 matmul measured here; {blocks} blocks of {weights / 1e6:.1f} M weights"
+        + (f"; {place.reason}" if recipe.data is not None else ""),
     )
 
 
@@ -184,15 +188,19 @@ def _distillation_seconds(recipe: Recipe, learned: int, head: int, rest: int, fl
     return OVERHEAD * compute / flops + config.steps * WEIGHT_PASSES * 4 * learned / bytes_per_second
 
 
-def _memory_gb(config: Config, recipe: Recipe, weights: int, model_weights: int, blocks: int) -> float:
-    """The model in float32; with it one block with its gradients and temporaries, and four activation streams, or another phase's own."""
-    streams = batch = 0.0
+def _place(config: Config, recipe: Recipe, device: torch.device, model_gb: float) -> Placement:
+    tokens = 0 if recipe.data is None else recipe.data.n_samples * recipe.data.seq_len
+    needed = streams_gb(recipe, tokens, config.hidden_size, config.intermediate_size)
+    return placement(needed, device, recipe.streams_budget_gb, taken_gb=model_gb)
+
+
+def _memory_gb(config: Config, recipe: Recipe, weights: int, model_weights: int, blocks: int, place: Placement) -> float:
+    """The model in float32; with it one block with its gradients and temporaries, and the activations that live there, or another phase's own."""
+    streams = GB * place.needed_gb if place.where == "device" else 0.0
+    batch = 0.0
     if recipe.data is not None:
-        streams = 4 * 4 * recipe.data.n_samples * recipe.data.seq_len * config.hidden_size
         batch_tokens = recipe.data.seq_len * max((stage.batch_size for stage in recipe.active_stages), default=1)
         batch = 4 * batch_tokens * (12 * config.hidden_size + 8 * config.intermediate_size)
-        if recipe.granularity == "linear":  # inputs of a linear in both models, and two targets
-            streams += 4 * recipe.data.n_samples * recipe.data.seq_len * 6 * config.intermediate_size
     refreshed = 4 * weights * min(recipe.refresh or 0, blocks)
     calibration = 4 * model_weights + 6 * 4 * weights + streams + batch + refreshed
     refresh = 0.0

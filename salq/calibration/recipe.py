@@ -67,6 +67,13 @@ class CalibrationData(BaseModel):
 
     n_samples: int = Field(default=128, ge=1, le=65536, description="Calibration samples (text windows).")
     seq_len: int = Field(default=2048, ge=8, le=8192, description="Tokens per calibration sample.")
+    streams_gb: float | None = Field(
+        default=None,
+        gt=0,
+        le=100_000,
+        description="GB of the device's memory that activations of the samples may take; beyond it they live in the host's memory or in a file, "
+        "which changes time and not the result; none: half of what is free.",
+    )
 
 
 class SaliencyData(BaseModel):
@@ -181,6 +188,16 @@ class Recipe(BaseModel):
     def active_stages(self) -> tuple[Fit, ...]:
         """The stages that do something."""
         return tuple(stage for stage in self.stages if stage.epochs > 0)
+
+    @property
+    def streams_budget_gb(self) -> float | None:
+        """What activations may take on the device, in GB; None: half of what is free."""
+        return None if self.data is None else self.data.streams_gb
+
+    @property
+    def is_augmented(self) -> bool:
+        """Whether blocks are also taught with the teacher's output on the quantized inputs; linear by linear, targets are made from these."""
+        return self.granularity is None and any(stage.objective is not None and stage.objective.augmented for stage in self.active_stages)
 
     @property
     def needs_saliency(self) -> bool:
