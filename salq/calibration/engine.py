@@ -97,9 +97,11 @@ def matrix_shapes(model: Llama) -> dict[str, tuple[int, int]]:
 
 @torch.no_grad()
 def weight_errors(block: nn.Module, frozen: Block) -> dict[str, float]:
-    """Relative weight error ||W_eff - W|| / ||W|| of every matrix, adapters included."""
+    """Relative weight error ||W_eff - W|| / ||W|| of every matrix that has a weight, adapters included."""
     errors = {}
     for name, linear in frozen.items():
+        if not linear.has_weight:
+            continue
         weight = _weight(block.get_submodule(name)).float()
         difference = linear.to(weight.device).effective_weight() - weight
         errors[name] = float(difference.norm() / weight.norm().clamp(min=1e-30))

@@ -161,7 +161,7 @@ def _block_seconds(recipe: Recipe, weights: int, hidden: int, flops: float, byte
     return OVERHEAD * compute / flops + memory + quantize
 
 
-def _refresh_seconds(recipe: Recipe, weights: int, layers: int, blocks: int, head: int, flops: float, bytes_per_second: float) -> float:
+def _refresh_seconds(recipe: Recipe, weights: int, of_model: int, blocks: int, head: int, flops: float, bytes_per_second: float) -> float:
     """Saliency again, of the model quantized so far: per refresh a forward pass, the gradient down to its first block, and that of `refresh` blocks.
 
     The head counts twice, for logits and their gradient; blocks that are quantized are dequantized for every batch.
@@ -171,7 +171,7 @@ def _refresh_seconds(recipe: Recipe, weights: int, layers: int, blocks: int, hea
     tokens, batches = recipe.saliency.n_samples * recipe.saliency.seq_len, -(-recipe.saliency.n_samples // BATCH_SIZE)
     seconds = 0.0
     for first in range(recipe.refresh, blocks, recipe.refresh):
-        passed = layers + (layers - first) + min(recipe.refresh, blocks - first)
+        passed = of_model + (of_model - first) + min(recipe.refresh, blocks - first)
         seconds += OVERHEAD * tokens * FORWARD * (passed * weights + 2 * head) / flops
         seconds += batches * first * DEQUANTIZE_PASSES * 4 * weights / bytes_per_second
     return seconds

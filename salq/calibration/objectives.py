@@ -96,5 +96,5 @@ def relative_error(output: Samples, target: Samples) -> float:
 
 
 def _token_errors(output: Float[Tensor, "batch seq hidden"], target: Float[Tensor, "batch seq hidden"]) -> Float[Tensor, "batch seq"]:
-    error = torch.linalg.vector_norm(output - target, dim=-1)
-    return error / torch.linalg.vector_norm(target, dim=-1).clamp(min=TINY)
+    errors: Tensor = torch.linalg.vector_norm(output - target, dim=-1) / torch.linalg.vector_norm(target, dim=-1).clamp(min=TINY)
+    return errors

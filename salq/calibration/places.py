@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import torch
 from jaxtyping import Float
@@ -129,24 +129,25 @@ def mapped(size: int, folder: Path) -> mmap.mmap:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
-            _reserve(file.fileno(), size)
+            _reserve(file, size)
             return mmap.mmap(file.fileno(), size)
     except OSError as error:
         raise as_resource_error(error, folder) from error
 
 
-def _reserve(file: int, size: int) -> None:
+def _reserve(file: IO[bytes], size: int) -> None:
     """Take the room now: writing to a page of a sparse file on a full disk would kill the process instead of raising."""
     try:
-        os.posix_fallocate(file, 0, size)
+        os.posix_fallocate(file.fileno(), 0, size)
     except (AttributeError, OSError) as error:  # macOS and Windows lack it, some file systems too
         if isinstance(error, OSError) and error.errno not in WITHOUT_RESERVING:
             raise
-        zeros = bytes(1 << 20)
-        for start in range(0, size, len(zeros)):
-            os.write(file, zeros[: size - start])
+        blank = bytes(1 << 20)
+        for start in range(0, size, len(blank)):
+            file.write(blank[: size - start])
+        file.flush()
 
 
 def _pinned_gb(needed_gb: float) -> float:
     """What torch takes for page-locked memory: it rounds each array, of which there are up to four, up to a power of two."""
-    return 4 * 2 ** math.ceil(math.log2(max(needed_gb * GB / 4, 1))) / GB
+    return 4 * 2.0 ** math.ceil(math.log2(max(needed_gb * GB / 4, 1))) / GB

@@ -14,14 +14,15 @@ from salq.calibration.regularizers import WeightPreservation
 from salq.calibration.sliced_wasserstein import SlicedWasserstein
 from salq.core.errors import ConfigError
 from salq.quant.adapter import LoRA
+from salq.quant.binary_mos import BinaryMoS
 from salq.quant.clipping import LWC, MinMax
-from salq.quant.dual_binary import DualBinary, check_dual_spec
+from salq.quant.dual_binary import DualBinary
 from salq.quant.mixed import SpecRule, grids, rules_of
 from salq.quant.size import SizeReport, size_report
 from salq.quant.spec import QuantSpec
 
 Group = Literal["clipping", "adapter"]
-Quantizer = Annotated[LWC | MinMax | DualBinary, Field(discriminator="kind")]
+Quantizer = Annotated[LWC | MinMax | DualBinary | BinaryMoS, Field(discriminator="kind")]
 
 
 class Fit(BaseModel):
@@ -134,10 +135,11 @@ class Recipe(BaseModel):
             self._check_stage(stage)
             if self.granularity == "linear" and stage.objective is not None and stage.objective.channels is not None:
                 raise ValueError("channels of a block's output can be weighted only when blocks are fitted as a whole; leave granularity out")
-        if isinstance(self.quantizer, DualBinary):
-            self._check_dual_specs()
-            if self.distillation is not None:
-                raise ValueError("an end-to-end pass learns the scales of a uniform grid; leave distillation out, or use the lwc quantizer")
+        self._check_specs()
+        if self.distillation is not None and self.quantizer.grid != "uniform":
+            raise ValueError("an end-to-end pass learns the scales of a uniform grid; leave distillation out, or use the lwc quantizer")
+        if not self.quantizer.has_weight:
+            self._check_without_weight()
         return self
 
     def _check_stage(self, stage: Fit) -> None:
@@ -154,12 +156,22 @@ class Recipe(BaseModel):
                 "use after_lora, or a learnable quantizer with lr_clipping above 0"
             )
 
-    def _check_dual_specs(self) -> None:
+    def _check_specs(self) -> None:
         try:
             for spec in (self.spec, *(rule.spec for rule in self.mixed or ())):
-                check_dual_spec(spec)
+                self.quantizer.check(spec)
         except ConfigError as error:
-            raise ValueError(str(error)) from error
+            raise ValueError(str(error).rstrip(".")) from error
+
+    def _check_without_weight(self) -> None:
+        """Refuse what compares weights, where no matrix stands for what the quantizer applies."""
+        if any(stage.regularizer is not None for stage in self.active_stages):
+            raise ValueError(
+                f"a regularizer compares weights, and {self.quantizer.kind} has none that all tokens share: its scales follow the token; "
+                "leave the regularizer out, or use the lwc quantizer"
+            )
+        if self.adapter is not None and self.adapter.start is not None:
+            raise ValueError(f"adapters cannot start at what rounding a weight loses, because {self.quantizer.kind} has no weight; leave start out")
 
     def learns(self, stage: Fit) -> set[Group]:
         """The groups of parameters that `stage` changes."""
@@ -177,7 +189,8 @@ class Recipe(BaseModel):
 
     def size(self, shapes: Mapping[str, tuple[int, int]], parameters: int) -> SizeReport:
         """What a model of `parameters` weights, whose matrices `shapes` ({'block.module_name': (out, in)}) are quantized, weighs with this recipe."""
-        return size_report(self.specs(shapes), shapes, parameters, self.rank, self.quantizer.grid)
+        experts = self.quantizer.experts if isinstance(self.quantizer, BinaryMoS) else 0
+        return size_report(self.specs(shapes), shapes, parameters, self.rank, self.quantizer.grid, experts)
 
     @property
     def rank(self) -> int:
