@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import torch
 
+from salq.calibration.memory import Sizes, peak_memory_gb
 from salq.calibration.places import GB, Placement, placement
 from salq.calibration.recipe import Recipe
 from salq.calibration.streams import streams_gb
@@ -78,7 +79,7 @@ def estimate(
         seconds=seconds,
         saliency_seconds=saliency,
         evaluation_seconds=evaluation,
-        memory_gb=_memory_gb(config, recipe, weights, model_weights, blocks, place),
+        memory_gb=peak_memory_gb(Sizes.of(config, weights, model_weights, blocks), recipe, place, itemsize=4 if device.type == "cpu" else 2),
         disk_gb=(blocks * weights * 1.2 + (4 * weights * config.num_hidden_layers if recipe.needs_saliency else 0)) / GB
         + (place.needed_gb if place.where == "disk" else 0.0),
         distillation_seconds=distillation,
@@ -192,28 +193,3 @@ def _place(config: Config, recipe: Recipe, device: torch.device, model_gb: float
     tokens = 0 if recipe.data is None else recipe.data.n_samples * recipe.data.seq_len
     needed = streams_gb(recipe, tokens, config.hidden_size, config.intermediate_size)
     return placement(needed, device, recipe.streams_budget_gb, taken_gb=model_gb)
-
-
-def _memory_gb(config: Config, recipe: Recipe, weights: int, model_weights: int, blocks: int, place: Placement) -> float:
-    """The model in float32; with it one block with its gradients and temporaries, and the activations that live there, or another phase's own."""
-    streams = GB * place.needed_gb if place.where == "device" else 0.0
-    batch = 0.0
-    if recipe.data is not None:
-        batch_tokens = recipe.data.seq_len * max((stage.batch_size for stage in recipe.active_stages), default=1)
-        batch = 4 * batch_tokens * (12 * config.hidden_size + 8 * config.intermediate_size)
-    refreshed = 4 * weights * min(recipe.refresh or 0, blocks)
-    calibration = 4 * model_weights + 6 * 4 * weights + streams + batch + refreshed
-    refresh = 0.0
-    if recipe.refresh is not None and recipe.saliency is not None and recipe.refresh < blocks:  # while both streams wait
-        graph = 4 * BATCH_SIZE * recipe.saliency.seq_len * config.num_hidden_layers * (12 * config.hidden_size + 8 * config.intermediate_size)
-        refresh = 4 * model_weights + streams + refreshed + 1.2 * blocks * weights + graph
-    distillation = 0.0
-    if recipe.distillation is not None:
-        copies = 12 if recipe.distillation.lr_weight > 0 else 8  # levels and weights of a step; trained weights: also gradient and moments
-        tokens = recipe.distillation.batch_size * recipe.distillation.seq_len
-        kept = 4 * recipe.distillation.n_samples * recipe.distillation.seq_len * config.hidden_size
-        activations = 4 * tokens * blocks * (12 * config.hidden_size + 8 * config.intermediate_size)
-        distillation = 4 * model_weights + copies * 2 * blocks * weights + kept + activations
-    evaluation = 4 * model_weights + 1.2 * blocks * weights + 5 * 4 * 512 * config.vocab_size
-    saliency = 2 * 4 * model_weights if recipe.needs_saliency else 0
-    return (max(calibration, refresh, distillation, evaluation, saliency) + 0.5 * GB) / GB
