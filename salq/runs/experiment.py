@@ -79,6 +79,11 @@ EXPERIMENTS: dict[str, Experiment] = {
             ),
         ),
         Experiment(
+            "quantizers",
+            "Does a quantizer of quantization-aware training beat ApiQ's with little data and frozen weights? At 2 bits (SAPR's negative result).",
+            (Contender("apiq", "apiq"), Contender("db-llm", "db-llm")),
+        ),
+        Experiment(
             "rates-of-blocks",
             "Which learning rates suit the blocks of ApiQ's quick preset? Measured on held-out calibration text.",
             tuple(
