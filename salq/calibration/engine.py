@@ -66,15 +66,14 @@ def calibrate(
         yield MetricReported("streams", asdict(place))
         streams = Streams(model, tokens, device, StreamMemory(place.where, device))
     for index in range(total):
-        block_started = time.monotonic()
+        block_started, stored = time.monotonic(), blocks.has(index)
+        if isinstance(source, RefreshedSaliency) and not stored:
+            yield from source.refresh(index)
         teacher = copy.deepcopy(model.blocks[index]).to(device, torch.float32) if _must_move(model, device) else model.blocks[index]
-        stored = blocks.has(index)
         yield BlockStarted(index, of=total, stored=stored)
         targets = None if streams is None else streams.targets(teacher, augmented=recipe.is_augmented and not stored)
         details: dict[str, float] = {}
         if not stored:
-            if isinstance(source, RefreshedSaliency):
-                yield from source.refresh(index)
             published = published_saliency(source, index, device)
             student = _student(teacher, recipe, index, seed, published)
             if streams is not None and targets is not None and recipe.active_stages:

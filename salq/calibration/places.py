@@ -113,7 +113,7 @@ class StreamMemory:
         if self.where == "device":
             return torch.empty(shape, device=self.device)
         if self.where == "host":
-            return Activations(torch.empty(shape, pin_memory=self.device.type == "cuda"), self.device)
+            return Activations(_on_host(shape, self.device), self.device)
         mapping = mapped(4 * math.prod(shape), settings.home())
         return Activations(torch.frombuffer(mapping, dtype=torch.float32).view(shape), self.device, mapping)
 
@@ -146,6 +146,16 @@ def _reserve(file: IO[bytes], size: int) -> None:
         for start in range(0, size, len(blank)):
             file.write(blank[: size - start])
         file.flush()
+
+
+def _on_host(shape: Sequence[int], device: torch.device) -> Float[Tensor, "n seq width"]:
+    """The host's memory, page-locked for a GPU, which then reads it at the full speed of the bus."""
+    if device.type == "cuda":
+        try:
+            return torch.empty(*shape, pin_memory=True)
+        except RuntimeError:
+            pass  # the driver or a container allows no more locked pages: ordinary ones do, at a lower speed
+    return torch.empty(*shape)
 
 
 def _pinned_gb(needed_gb: float) -> float:

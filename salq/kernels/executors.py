@@ -23,7 +23,7 @@ from salq.kernels.signs import SignLinear
 from salq.quant.binary_mos import FrozenMoS
 from salq.quant.dual_binary import FrozenDual
 from salq.quant.frozen import FrozenLinear, merged
-from salq.quant.spec import QuantSpec
+from salq.quant.spec import SIGN_BITS, QuantSpec
 
 AUTO = "auto"
 TRITON = "salq.kernels.triton_linear"
@@ -61,6 +61,8 @@ class Reference:
 
     def describe(self, spec: QuantSpec) -> str:
         """What runs."""
+        if spec.bits == SIGN_BITS:
+            return "torch reference: signs as they are, and scales that follow the token"
         return f"torch reference: {spec.bits}-bit codes dequantized for every call"
 
     def build(self, linears: Sequence[FrozenLinear], biases: Sequence[Tensor | None]) -> nn.Module:

@@ -38,9 +38,9 @@ class QuantSpec(BaseModel):
     @property
     def tag(self) -> str:
         """Short name for people, such as `w2g64` or `w3row-sym`; signs have no groups and are `w1`."""
-        if self.bits == SIGN_BITS:
-            return "w1"
         group = "row" if self.group_size is None else f"g{self.group_size}"
+        if self.bits == SIGN_BITS:
+            group = ""
         return f"w{self.bits}{group}{'-sym' if self.symmetric else ''}"
 
     @classmethod

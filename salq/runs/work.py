@@ -18,7 +18,7 @@ from salq.calibration.salience import SampledSaliency
 from salq.calibration.store import DirectoryBlocks, FileCheckpoint
 from salq.core import events as ev
 from salq.core.device import DeviceChoice, PeakMemory, choose_device, keep_freed_memory, out_of_memory_as_error
-from salq.core.errors import StoreError
+from salq.core.errors import ConfigError, StoreError
 from salq.core.files import write_json
 from salq.data.sources import load_text
 from salq.data.text import Text
@@ -163,6 +163,7 @@ def _explore(store: RunStore, run_id: str, request: ExploreRequest) -> Steps[Non
     """Saliency and errors of a model; the grids go to metrics.json, the map to the shared saliency folder."""
     Limits.here().check(request)
     choice = choose_device(request.device)
+    frozen = _measured_run(store, request)
     write_json(store.folder(run_id) / "environment.json", environment(choice))
     model, text, tokens = yield from _load_for_exploring(request, choice)
     results: dict[str, Any] = {"model": request.short_model, "reference": model.reference_label, "text": text.name, "device": str(choice.device)}
@@ -170,7 +171,6 @@ def _explore(store: RunStore, run_id: str, request: ExploreRequest) -> Steps[Non
     if request.saliency:
         found = yield from _guarded(compute_saliency(model, text, request.n_samples, request.seq_len, request.seed), "The saliency map")
         results["saliency"] = found.summary()
-    frozen = _measured_run(store, request)
     if request.specs or frozen:
         grids = yield from _guarded(quantization_errors(model, tokens, request.specs, frozen, saliency=found), "The error grids")
         results["errors"] = [grid.to_json() for grid in grids]
@@ -184,14 +184,20 @@ def _explore(store: RunStore, run_id: str, request: ExploreRequest) -> Steps[Non
 
 
 def _measured_run(store: RunStore, request: ExploreRequest) -> dict[int, dict[str, FrozenLinear]] | None:
-    """The finished blocks of the calibration that the request names. Raises StoreError when it is gone or of another model."""
+    """The finished blocks of the calibration that the request names.
+
+    Raises StoreError when it is gone or of another model, ConfigError when its matrices have no weight to measure.
+    """
     if request.run is None:
         return None
     asked = store.request(request.run)
     blocks = store.result(request.run)
     if not isinstance(asked, CalibrateRequest) or asked.model != request.model or not blocks.indices():
         raise StoreError(f"Run {request.run} has no finished blocks of {request.short_model} to measure; choose another run.")
-    return {index: blocks.load(index) for index in blocks.indices()}
+    found = {index: blocks.load(index) for index in blocks.indices()}
+    if any(not linear.has_weight for block in found.values() for linear in block.values()):
+        raise ConfigError(f"Run {request.run} ({asked.method}) has no weights to measure, because its scales follow the token; choose another run.")
+    return found
 
 
 def _load_for_exploring(request: ExploreRequest, choice: DeviceChoice) -> Steps[tuple[Llama, Text, Tensor]]:
