@@ -246,7 +246,7 @@ def requests(folder: Path) -> Target:
     from salq.runs.plan import plan
 
     del folder
-    seeds = [CalibrateRequest(model="smollm2-135m", recipe=recipes.get(name, bits=2)).to_json() for name in recipes.names()]  # type: ignore[arg-type]
+    seeds = [CalibrateRequest(model="smollm2-135m", recipe=recipes.get(name)).to_json() for name in recipes.names()]  # type: ignore[arg-type]
     seeds.append(ExploreRequest(model="smollm2-135m", specs=(QuantSpec(bits=3),)).to_json())
 
     def read(value: Any) -> None:

@@ -9,41 +9,29 @@ import copy
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from functools import partial
-from typing import Protocol, cast
+from typing import cast
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor, nn
 
 from salq.calibration.fit import FitData
 from salq.calibration.frozen_block import dequantized_block
-from salq.calibration.objectives import Targets, channel_weights
+from salq.calibration.objectives import AllTargets, channel_weights
+from salq.calibration.places import Placement, Samples, StreamMemory, batches, placement
 from salq.calibration.recipe import Recipe
+from salq.calibration.salience import RefreshedSaliency, SaliencySource, published_saliency, source_of
 from salq.calibration.stages import fit_block
 from salq.calibration.store import Block, BlockStore
-from salq.calibration.streams import Streams
+from salq.calibration.streams import Streams, streams_gb
 from salq.calibration.student import Student
 from salq.core.errors import ConfigError, ShapeError
-from salq.core.events import BlockDone, BlockStarted, Event, PhaseDone, PhaseStarted
+from salq.core.events import BlockDone, BlockStarted, Event, MetricReported, PhaseDone, PhaseStarted
 from salq.models.capture import relative_error
 from salq.models.llama import LINEARS, Llama
 from salq.quant.mixed import check_group_sizes, check_rules
-
-
-class SaliencySource(Protocol):
-    """What calibration needs of a saliency map: F of one block in nats^2 / weight^2, and how it was sampled."""
-
-    @property
-    def n_samples(self) -> int:
-        """Samples that the map is the mean over."""
-
-    @property
-    def seq_len(self) -> int:
-        """Tokens per sample."""
-
-    def block(self, index: int) -> Mapping[str, Float[Tensor, "out in"]]:
-        """{module_name: F} of block `index`."""
 
 
 def calibrate(
@@ -60,7 +48,7 @@ def calibrate(
     """Calibrate the first `n_blocks` blocks (all by default) into `blocks`; finished blocks found there are loaded, not recomputed.
 
     tokens: calibration windows; None is allowed for recipes without stages (RTN), which then report no output error.
-    saliency: needed when `recipe.needs_saliency`.
+    saliency: needed when `recipe.needs_saliency`, as a SampledSaliency when `recipe.refresh`.
     device: where blocks are worked on, in float32; the model itself may stay elsewhere.
     Same model, tokens, recipe, seed and device: same codes, resumed or not.
     Raises ShapeError before any work when the group size or the rank does not fit, Diverged for a loss that is not finite.
@@ -69,20 +57,25 @@ def calibrate(
     total = model.n_blocks if n_blocks is None else min(n_blocks, model.n_blocks)
     _check_shapes(recipe, matrix_shapes(model))
     _check_inputs(model, tokens, recipe, saliency, total)
+    source = source_of(recipe, saliency, model, blocks, total)
     blocks.claim(origin_of(model, tokens, recipe, seed))
     started = time.monotonic()
     yield PhaseStarted("calibration", of=total)
-    streams = None if tokens is None else Streams(model, tokens, device)
+    streams = None
+    if tokens is not None:
+        place = _place(model, tokens, recipe, device)
+        yield MetricReported("streams", asdict(place))
+        streams = Streams(model, tokens, device, StreamMemory(place.where, device))
     for index in range(total):
-        block_started = time.monotonic()
+        block_started, stored = time.monotonic(), blocks.has(index)
+        if isinstance(source, RefreshedSaliency) and not stored:
+            yield from source.refresh(index)
         teacher = copy.deepcopy(model.blocks[index]).to(device, torch.float32) if _must_move(model, device) else model.blocks[index]
-        stored = blocks.has(index)
         yield BlockStarted(index, of=total, stored=stored)
-        augmented = any(stage.objective is not None and stage.objective.augmented for stage in recipe.active_stages)
-        targets = None if streams is None else streams.targets(teacher, augmented=augmented and not stored)
+        targets = None if streams is None else streams.targets(teacher, augmented=recipe.is_augmented and not stored)
         details: dict[str, float] = {}
         if not stored:
-            published = _published_saliency(recipe, saliency, index, device)
+            published = published_saliency(source, index, device)
             student = _student(teacher, recipe, index, seed, published)
             if streams is not None and targets is not None and recipe.active_stages:
                 if published is not None:
@@ -104,9 +97,11 @@ def matrix_shapes(model: Llama) -> dict[str, tuple[int, int]]:
 
 @torch.no_grad()
 def weight_errors(block: nn.Module, frozen: Block) -> dict[str, float]:
-    """Relative weight error ||W_eff - W|| / ||W|| of every matrix, adapters included."""
+    """Relative weight error ||W_eff - W|| / ||W|| of every matrix that has a weight, adapters included."""
     errors = {}
     for name, linear in frozen.items():
+        if not linear.has_weight:
+            continue
         weight = _weight(block.get_submodule(name)).float()
         difference = linear.to(weight.device).effective_weight() - weight
         errors[name] = float(difference.norm() / weight.norm().clamp(min=1e-30))
@@ -114,11 +109,14 @@ def weight_errors(block: nn.Module, frozen: Block) -> dict[str, float]:
 
 
 def origin_of(model: Llama, tokens: Int64[Tensor, "n seq"] | None, recipe: Recipe, seed: int) -> dict[str, str]:
-    """What decides the codes of a block, by name: blocks of another origin are not gone on with. Absent features (None) do not count."""
+    """What decides the codes of a block, by name: blocks of another origin are not gone on with.
+
+    Absent features (None) do not count, and neither does where activations live.
+    """
     text = "" if tokens is None else hashlib.sha256(tokens.cpu().numpy().tobytes()).hexdigest()
     return {
         "model": model.source.fingerprint,
-        "recipe": hashlib.sha256(recipe.model_dump_json(exclude_none=True).encode()).hexdigest(),
+        "recipe": hashlib.sha256(recipe.model_dump_json(exclude_none=True, exclude={"data": {"streams_gb"}}).encode()).hexdigest(),
         "calibration text": text,
         "seed": str(seed),
     }
@@ -158,6 +156,11 @@ def _saliency_of(saliency: SaliencySource, index: int) -> Mapping[str, Tensor]:
         return {}
 
 
+def _place(model: Llama, tokens: Tensor, recipe: Recipe, device: torch.device) -> Placement:
+    needed = streams_gb(recipe, tokens.numel(), model.config.hidden_size, model.config.intermediate_size)
+    return placement(needed, device, recipe.streams_budget_gb)
+
+
 def _student(teacher: nn.Module, recipe: Recipe, index: int, seed: int, saliency: Mapping[str, Tensor] | None) -> Student:
     specs = {name: recipe.spec_of(index, name) for name in LINEARS}
     generator = _generator(seed, index, 0)
@@ -167,22 +170,16 @@ def _student(teacher: nn.Module, recipe: Recipe, index: int, seed: int, saliency
     return student
 
 
-def _advance(streams: Streams, targets: Targets, teacher: nn.Module, frozen: Block) -> float:
+def _advance(streams: Streams, targets: AllTargets, teacher: nn.Module, frozen: Block) -> float:
     """Move both streams through the block; returns the relative error of its output on the calibration text."""
-    streams.advance(targets, dequantized_block(teacher, frozen))
-    return relative_error(streams.quantized, targets.on_full)
+    streams.advance(dequantized_block(teacher, frozen))
+    return _mean_error(streams.quantized, targets.on_full)
 
 
-def _published_saliency(recipe: Recipe, saliency: SaliencySource | None, index: int, device: torch.device) -> dict[str, Tensor] | None:
-    """The published G = (N / T^2) F: a sum over N samples of the squared gradient of the mean over T predicted tokens."""
-    if saliency is None or not recipe.needs_saliency:
-        return None
-    factor = saliency.n_samples / (saliency.seq_len - 1) ** 2
-    published = {name: value.to(device, torch.float32) * factor for name, value in saliency.block(index).items()}
-    for name, value in published.items():
-        if not bool(torch.isfinite(value).all()):
-            raise ConfigError(f"The saliency of {index}.{name} has values that are not finite; compute the map again on a model in float32.")
-    return published
+def _mean_error(output: Samples, target: Samples) -> float:
+    """`relative_error` of all samples, a few at a time: they may live elsewhere."""
+    parts = [len(target[rows]) * relative_error(output[rows], target[rows]) for rows in batches(output.shape)]
+    return sum(parts) / len(target)
 
 
 def _generator(seed: int, block: int, stage: int) -> torch.Generator:

@@ -6,18 +6,18 @@ from typing import Any, Protocol
 
 import torch
 
+from salq.calibration.memory import Sizes, key_width, peak_memory_gb, query_width
+from salq.calibration.places import GB, Placement, placement
 from salq.calibration.recipe import Recipe
-from salq.saliency.fisher import ACCUMULATOR_GB, BATCH_SIZE, HEAD_BYTES
+from salq.calibration.streams import streams_gb
+from salq.saliency.fisher import BATCH_SIZE
 
-GB = 1e9
-PROCESS_BYTES = 0.55e9
-"""Interpreter, torch, transformers and the tokenizer, before a model is read."""
-ALLOCATED = 1.3
-"""Memory that a process really takes per byte of activations, because freed ones lie between those that are held; measured on the default model."""
 FORWARD, BACKWARD = 2, 4
 """Floating-point operations per weight and token of a linear layer: one multiply-add forward, two backward."""
 WEIGHT_PASSES = 30
 """Memory-bound sweeps over a block's weights per optimizer step (fake quantization, its gradient, the optimizer), in float32 reads or writes."""
+DEQUANTIZE_PASSES = 4
+"""Sweeps over a block's weights in float32 when it runs from its codes: twice read, twice written."""
 OVERHEAD = 1.25
 """Attention, norms, activations and Python, relative to the linear layers' time; measured on the default model."""
 
@@ -67,36 +67,30 @@ def estimate(
     head = config.vocab_size * config.hidden_size
     model_weights = weights * config.num_hidden_layers + head * (1 if config.tie_word_embeddings else 2)
     seconds = blocks * _block_seconds(recipe, weights, config.hidden_size, flops, bytes_per_second)
+    seconds += _refresh_seconds(recipe, weights, config.num_hidden_layers, blocks, head, flops, bytes_per_second)
     saliency = 0.0
     if recipe.needs_saliency and recipe.saliency is not None:
         tokens = recipe.saliency.n_samples * recipe.saliency.seq_len
         saliency = OVERHEAD * tokens * (FORWARD + BACKWARD) * (weights * config.num_hidden_layers + head) / flops
     distillation = _distillation_seconds(recipe, weights * blocks, head, weights * (config.num_hidden_layers - blocks), flops, bytes_per_second)
+    place = _place(config, recipe, device, 4 * model_weights / GB)
     evaluation = OVERHEAD * 2 * evaluation_tokens * FORWARD * (weights * config.num_hidden_layers + head) / flops
     return Estimate(
         seconds=seconds,
         saliency_seconds=saliency,
         evaluation_seconds=evaluation,
-        memory_gb=_memory_gb(config, recipe, device, weights, model_weights, blocks),
-        disk_gb=(blocks * weights * 1.2 + (4 * weights * config.num_hidden_layers if recipe.needs_saliency else 0)) / GB,
+        memory_gb=peak_memory_gb(Sizes.of(config, weights, model_weights, blocks), recipe, place, itemsize=4 if device.type == "cpu" else 2),
+        disk_gb=(blocks * weights * 1.2 + (4 * weights * config.num_hidden_layers if recipe.needs_saliency else 0)) / GB
+        + (place.needed_gb if place.where == "disk" else 0.0),
         distillation_seconds=distillation,
-        basis=f"{flops / 1e9:.0f} GFLOP/s float32 matmul measured here; {blocks} blocks of {weights / 1e6:.1f} M weights",
+        basis=f"{flops / 1e9:.0f} GFLOP/s float32 matmul measured here; {blocks} blocks of {weights / 1e6:.1f} M weights"
+        + (f"; {place.reason}" if recipe.data is not None else ""),
     )
 
 
 def block_weights(config: Config) -> int:
     """Quantized weights of one block."""
-    return config.hidden_size * (2 * _queries(config) + 2 * _keys(config) + 3 * config.intermediate_size)
-
-
-def _queries(config: Config) -> int:
-    """Numbers of a token's queries: the hidden size, unless the config has heads of another width."""
-    return config.num_attention_heads * (getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
-
-
-def _keys(config: Config) -> int:
-    """Numbers of a token's keys, or values."""
-    return _queries(config) // config.num_attention_heads * config.num_key_value_heads
+    return config.hidden_size * (2 * query_width(config) + 2 * key_width(config) + 3 * config.intermediate_size)
 
 
 def machine_speed(device_type: str, index: int | None) -> tuple[float, float]:
@@ -167,6 +161,22 @@ def _block_seconds(recipe: Recipe, weights: int, hidden: int, flops: float, byte
     return OVERHEAD * compute / flops + memory + quantize
 
 
+def _refresh_seconds(recipe: Recipe, weights: int, of_model: int, blocks: int, head: int, flops: float, bytes_per_second: float) -> float:
+    """Saliency again, of the model quantized so far: per refresh a forward pass, the gradient down to its first block, and that of `refresh` blocks.
+
+    The head counts twice, for logits and their gradient; blocks that are quantized are dequantized for every batch.
+    """
+    if recipe.refresh is None or recipe.saliency is None:
+        return 0.0
+    tokens, batches = recipe.saliency.n_samples * recipe.saliency.seq_len, -(-recipe.saliency.n_samples // BATCH_SIZE)
+    seconds = 0.0
+    for first in range(recipe.refresh, blocks, recipe.refresh):
+        passed = of_model + (of_model - first) + min(recipe.refresh, blocks - first)
+        seconds += OVERHEAD * tokens * FORWARD * (passed * weights + 2 * head) / flops
+        seconds += batches * first * DEQUANTIZE_PASSES * 4 * weights / bytes_per_second
+    return seconds
+
+
 def _distillation_seconds(recipe: Recipe, learned: int, head: int, rest: int, flops: float, bytes_per_second: float) -> float:
     """Teacher once per sample, student forward and backward per step, and the head three times: both logits and the gradient through it."""
     config = recipe.distillation
@@ -178,68 +188,7 @@ def _distillation_seconds(recipe: Recipe, learned: int, head: int, rest: int, fl
     return OVERHEAD * compute / flops + config.steps * WEIGHT_PASSES * 4 * learned / bytes_per_second
 
 
-def _memory_gb(config: Config, recipe: Recipe, device: torch.device, weights: int, model_weights: int, blocks: int) -> float:
-    """The model, what the phase that needs most holds beside it, and what the process has before it begins."""
-    width = _width(device)
-    phases = (
-        _calibration_bytes(config, recipe, weights),
-        _distillation_bytes(config, recipe, weights * blocks, blocks),
-        _evaluation_bytes(config, weights * blocks),
-        _saliency_bytes(config, recipe, weights, width),
-    )
-    return (width * model_weights + max(phases) + PROCESS_BYTES) / GB
-
-
-def _width(device: torch.device) -> int:
-    """Bytes of a number in the dtype that `choose_device` gives the model."""
-    return 4 if device.type == "cpu" else 2
-
-
-def saved_numbers(config: Config) -> int:
-    """Numbers per token that a backward pass through one block keeps from the forward pass.
-
-    Both norms' inputs and outputs (the outputs are what q, k, v and gate, up read), queries, keys, values and attention's output, and of the
-    MLP gate, its activation, up and the product that down reads.
-    """
-    return 4 * config.hidden_size + 2 * _queries(config) + 2 * _keys(config) + 4 * config.intermediate_size
-
-
-def _calibration_bytes(config: Config, recipe: Recipe, weights: int) -> float:
-    """One block with its gradients and temporaries, the samples' hidden states in both models and both targets, and what a step keeps."""
-    if recipe.data is None:
-        return 2.0 * 4 * weights
-    samples = recipe.data.n_samples * recipe.data.seq_len
-    held = 6.0 * 4 * weights + 4 * 4 * samples * config.hidden_size
-    if recipe.granularity == "linear":  # inputs of a linear in both models, and two targets
-        held += 4 * samples * 6 * config.intermediate_size
-    batch = recipe.data.seq_len * max((stage.batch_size for stage in recipe.active_stages), default=1)
-    return held + ALLOCATED * 4 * batch * saved_numbers(config)
-
-
-def _distillation_bytes(config: Config, recipe: Recipe, learned: int, blocks: int) -> float:
-    """Codes and what is learned of them, the teacher's hidden states, and what a step keeps through all blocks and the head."""
-    if recipe.distillation is None:
-        return 0.0
-    copies = 12 if recipe.distillation.lr_weight > 0 else 8  # levels and weights of a step; trained weights: also gradient and moments
-    tokens = recipe.distillation.batch_size * recipe.distillation.seq_len
-    kept = 4 * recipe.distillation.n_samples * recipe.distillation.seq_len * config.hidden_size
-    return copies * 2 * learned + kept + ALLOCATED * 4 * tokens * blocks * saved_numbers(config) + _head_bytes(config)
-
-
-def _evaluation_bytes(config: Config, quantized: int) -> float:
-    """The quantized blocks, a byte per code and a little for grids and adapters, and the head at work."""
-    return 1.2 * quantized + _head_bytes(config)
-
-
-def _head_bytes(config: Config) -> float:
-    """The logits that exist at once, as much again and about a copy of the head while it is multiplied with (measured on a CPU)."""
-    return 2 * HEAD_BYTES + 4 * config.vocab_size * config.hidden_size
-
-
-def _saliency_bytes(config: Config, recipe: Recipe, weights: int, width: int) -> float:
-    """Accumulators in float32, what a pass over one batch keeps through all blocks, and the head at work."""
-    if not recipe.needs_saliency or recipe.saliency is None:
-        return 0.0
-    tokens = min(BATCH_SIZE, recipe.saliency.n_samples) * recipe.saliency.seq_len
-    accumulators = min(4 * weights * config.num_hidden_layers, max(ACCUMULATOR_GB * GB, 4 * weights))
-    return accumulators + ALLOCATED * width * tokens * config.num_hidden_layers * saved_numbers(config) + _head_bytes(config)
+def _place(config: Config, recipe: Recipe, device: torch.device, model_gb: float) -> Placement:
+    tokens = 0 if recipe.data is None else recipe.data.n_samples * recipe.data.seq_len
+    needed = streams_gb(recipe, tokens, config.hidden_size, config.intermediate_size)
+    return placement(needed, device, recipe.streams_budget_gb, taken_gb=model_gb)

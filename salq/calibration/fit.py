@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from salq.calibration.objectives import Targets
+from salq.calibration.objectives import AllTargets
+from salq.calibration.places import Samples
 from salq.calibration.recipe import Fit
 from salq.calibration.student import Student
 from salq.core.errors import Diverged
@@ -20,9 +21,9 @@ from salq.models.capture import run_block
 class FitData:
     """What every stage of a block sees: the quantized stream's inputs, the teacher's outputs, the published saliency G, the block's index."""
 
-    inputs: Float[Tensor, "n seq hidden"]
+    inputs: Samples
     kwargs: Mapping[str, object]
-    targets: Targets
+    targets: AllTargets
     saliency: Mapping[str, Float[Tensor, "out in"]] | None
     block: int
 

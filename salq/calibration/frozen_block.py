@@ -5,6 +5,8 @@ import copy
 from torch import nn
 
 from salq.calibration.store import Block
+from salq.kernels.executors import Reference
+from salq.quant.frozen import FrozenLinear
 
 
 def dequantized_block(block: nn.Module, frozen: Block) -> nn.Module:
@@ -14,8 +16,15 @@ def dequantized_block(block: nn.Module, frozen: Block) -> nn.Module:
     for name, linear in frozen.items():
         original = block.get_submodule(name)
         assert isinstance(original, nn.Linear)
-        plain = nn.Linear(original.in_features, original.out_features, bias=False, device="meta")
-        plain.weight = nn.Parameter(linear.to(original.weight.device).effective_weight(), requires_grad=False)
-        plain.bias = original.bias
-        result.set_submodule(name, plain)
+        result.set_submodule(name, _module(original, linear.to(original.weight.device)))
     return result
+
+
+def _module(original: nn.Linear, frozen: FrozenLinear) -> nn.Module:
+    """A plain linear with the effective weight; where tokens share none, the reference executor."""
+    if not frozen.has_weight:
+        return Reference().build([frozen], [original.bias])
+    plain = nn.Linear(original.in_features, original.out_features, bias=False, device="meta")
+    plain.weight = nn.Parameter(frozen.effective_weight(), requires_grad=False)
+    plain.bias = original.bias
+    return plain

@@ -8,17 +8,18 @@ that share their input have no parameter in common, so fitting them together has
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import cast
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from salq.calibration.fit import FitData
 from salq.calibration.frozen_block import dequantized_block
-from salq.calibration.objectives import Targets
+from salq.calibration.objectives import AllTargets
+from salq.calibration.places import Samples, StreamMemory, batches
 from salq.calibration.recipe import Fit
 from salq.calibration.store import Block
-from salq.calibration.streams import TOKENS_PER_BATCH
+from salq.calibration.streams import Streams
 from salq.calibration.student import Student
 from salq.core.events import StepDone
 from salq.models.capture import run_block
@@ -28,29 +29,30 @@ FitStages = Callable[[Student, FitData, int], Iterator[StepDone]]
 """(student, data, number of the group) -> all stages of one group of linears."""
 
 
-def fit_linears(
-    stages: Sequence[Fit], student: Student, teacher: nn.Module, full: Float[Tensor, "n seq hidden"], data: FitData, fit: FitStages
-) -> Iterator[StepDone]:
+def fit_linears(stages: Sequence[Fit], student: Student, teacher: nn.Module, streams: Streams, data: FitData, fit: FitStages) -> Iterator[StepDone]:
     """Fit the linears of `student` group by group; its steps are numbered through the block, so that progress goes one way.
 
-    full: the block's inputs in the original model; `data.inputs` those of the model quantized so far. `data.targets` are not looked at.
+    streams: the block's inputs in the original model and in the one quantized so far. `data.targets` are not looked at.
     """
     frozen: Block = {}
     augmented = any(stage.objective is not None and stage.objective.augmented for stage in stages)
     for number, names in enumerate(SHARED_INPUTS.values()):
         part = student.part(names)
-        part_data = _data_of(names, teacher, full, data, frozen, augmented=augmented)
+        part_data = _data_of(names, teacher, streams, data, frozen, augmented=augmented)
         for event in fit(part, part_data, number):
             yield dataclasses.replace(event, step=event.step + number * event.of, of=event.of * len(SHARED_INPUTS))
+        del part_data  # its activations are not needed beside those of the next group
         frozen |= {name: part.linears[name].freeze() for name in names}
 
 
-def _data_of(names: Sequence[str], teacher: nn.Module, full: Tensor, data: FitData, frozen: Block, *, augmented: bool) -> FitData:
+def _data_of(names: Sequence[str], teacher: nn.Module, streams: Streams, data: FitData, frozen: Block, *, augmented: bool) -> FitData:
     """What one group of linears sees: X_q through the finished ones, X W as target, and X_q W when a stage is augmented."""
-    original = inputs_of(teacher, names[0], full, data.kwargs)
-    quantized = inputs_of(dequantized_block(teacher, frozen), names[0], data.inputs, data.kwargs)
-    linears = [teacher.get_submodule(name) for name in names]
-    targets = Targets(_outputs(linears, original), _outputs(linears, quantized) if augmented else None)
+    memory, linears = streams.memory, [teacher.get_submodule(name) for name in names]
+    original = inputs_of(teacher, names[0], streams.full, data.kwargs, memory)
+    on_full = _outputs(linears, original, memory)
+    del original  # its room is needed for what follows
+    quantized = inputs_of(dequantized_block(teacher, frozen), names[0], streams.quantized, data.kwargs, memory)
+    targets = AllTargets(on_full, _outputs(linears, quantized, memory) if augmented else None)
     saliency = None if data.saliency is None else {name: data.saliency[name] for name in names}
     return dataclasses.replace(data, inputs=quantized, kwargs={}, targets=targets, saliency=saliency)
 
@@ -60,26 +62,34 @@ class _Reached(Exception):  # noqa: N818 - a signal, not an error
 
 
 @torch.no_grad()
-def inputs_of(block: nn.Module, module_name: str, hidden: Float[Tensor, "n seq hidden"], kwargs: Mapping[str, object]) -> Float[Tensor, "n seq in"]:
-    """What one linear of `block` receives when the block receives `hidden`."""
-    caught: list[Tensor] = []
+def inputs_of(block: nn.Module, module_name: str, hidden: Samples, kwargs: Mapping[str, object], memory: StreamMemory) -> Samples:
+    """What one linear of `block` receives when the block receives `hidden`: float32 [n, seq, in]."""
+    linear = block.get_submodule(module_name)
+    assert isinstance(linear, nn.Linear)
+    found, caught = memory.empty(*hidden.shape[:2], linear.in_features), []
 
     def catch(_: nn.Module, args: tuple[Tensor, ...]) -> None:
         caught.append(args[0])
         raise _Reached
 
-    handle = block.get_submodule(module_name).register_forward_pre_hook(catch)
+    handle = linear.register_forward_pre_hook(catch)
     try:
-        for part in hidden.split(max(1, TOKENS_PER_BATCH // hidden.shape[1])):
+        for rows in batches(hidden.shape):
             try:
-                run_block(block, part, kwargs)
+                run_block(block, hidden[rows], kwargs)
             except _Reached:
-                continue
+                found[rows] = caught.pop()
     finally:
         handle.remove()
-    return torch.cat(caught)
+    return found
 
 
 @torch.no_grad()
-def _outputs(linears: Sequence[nn.Module], inputs: Float[Tensor, "n seq in"]) -> Float[Tensor, "n seq out"]:
-    return torch.cat([linear(inputs) for linear in linears], dim=-1)
+def _outputs(linears: Sequence[nn.Module], inputs: Samples, memory: StreamMemory) -> Samples:
+    """Outputs of the linears side by side: float32 [n, seq, out]."""
+    width = sum(cast(nn.Linear, linear).out_features for linear in linears)
+    outputs = memory.empty(*inputs.shape[:2], width)
+    for rows in batches(inputs.shape):
+        batch = inputs[rows]
+        outputs[rows] = torch.cat([linear(batch) for linear in linears], dim=-1)
+    return outputs

@@ -1,10 +1,13 @@
 """Terms on the output of a block: how far the quantized block's output is from the original's."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
+
+from salq.calibration.places import Samples
 
 TINY = 1e-12
 """Guards a division by the energy of an all-zero token; far below any real hidden state."""
@@ -44,19 +47,27 @@ class OutputMSE(BaseModel):
         return (error / _mean_square(full, weights).clamp(min=TINY)).mean() if self.normalize == "token" else error.mean()
 
 
+@dataclass(frozen=True)
 class Targets:
-    """Teacher outputs of one block for some samples. Plain holder: indexing gives the rows of a batch."""
+    """Teacher outputs of one block for the samples of a batch.
 
-    def __init__(
-        self,
-        on_full: Float[Tensor, "n seq hidden"],
-        on_quantized: Float[Tensor, "n seq hidden"] | None,
-        channels: Float[Tensor, " hidden"] | None = None,
-    ) -> None:
-        """on_full: F(W; x_fp); on_quantized: F(W; x_q) or None when no stage wants it; channels: weights of mean 1, None for all alike."""
-        self.on_full, self.on_quantized, self.channels = on_full, on_quantized, channels
+    on_full: F(W; x_fp); on_quantized: F(W; x_q) or None when no stage wants it; channels: weights of mean 1, None for all alike.
+    """
 
-    def batch(self, rows: Tensor) -> "Targets":
+    on_full: Float[Tensor, "batch seq hidden"]
+    on_quantized: Float[Tensor, "batch seq hidden"] | None
+    channels: Float[Tensor, " hidden"] | None = None
+
+
+@dataclass
+class AllTargets:
+    """The same of all samples, wherever their activations live."""
+
+    on_full: Samples
+    on_quantized: Samples | None
+    channels: Float[Tensor, " hidden"] | None = None
+
+    def batch(self, rows: Tensor) -> Targets:
         """The targets of the samples `rows`."""
         return Targets(self.on_full[rows], None if self.on_quantized is None else self.on_quantized[rows], self.channels)
 

@@ -14,14 +14,15 @@ from salq.calibration.regularizers import WeightPreservation
 from salq.calibration.sliced_wasserstein import SlicedWasserstein
 from salq.core.errors import ConfigError
 from salq.quant.adapter import LoRA
+from salq.quant.binary_mos import BinaryMoS
 from salq.quant.clipping import LWC, MinMax
-from salq.quant.dual_binary import DualBinary, check_dual_spec
+from salq.quant.dual_binary import DualBinary
 from salq.quant.mixed import SpecRule, grids, rules_of
 from salq.quant.size import SizeReport, size_report
 from salq.quant.spec import QuantSpec
 
 Group = Literal["clipping", "adapter"]
-Quantizer = Annotated[LWC | MinMax | DualBinary, Field(discriminator="kind")]
+Quantizer = Annotated[LWC | MinMax | DualBinary | BinaryMoS, Field(discriminator="kind")]
 
 
 class Fit(BaseModel):
@@ -67,6 +68,13 @@ class CalibrationData(BaseModel):
 
     n_samples: int = Field(default=128, ge=1, le=65536, description="Calibration samples (text windows).")
     seq_len: int = Field(default=2048, ge=8, le=8192, description="Tokens per calibration sample.")
+    streams_gb: float | None = Field(
+        default=None,
+        gt=0,
+        le=100_000,
+        description="GB of the device's memory that activations of the samples may take; beyond it they live in the host's memory or in a file, "
+        "which changes time and not the result; none: half of what is free.",
+    )
 
 
 class SaliencyData(BaseModel):
@@ -76,6 +84,12 @@ class SaliencyData(BaseModel):
 
     n_samples: int = Field(default=100, ge=1, le=65536, description="Samples for the saliency map.")
     seq_len: int = Field(default=512, ge=8, le=8192, description="Tokens per saliency sample.")
+    refresh: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Blocks after which saliency is computed again, on the model quantized so far; none: once, on the original.",
+    )
 
 
 class Recipe(BaseModel):
@@ -108,6 +122,11 @@ class Recipe(BaseModel):
             raise ValueError("a recipe with stages needs calibration data (data.n_samples, data.seq_len)")
         if self.needs_saliency and self.saliency is None:
             raise ValueError("what is weighted by saliency needs saliency data (saliency.n_samples, saliency.seq_len)")
+        if self.refresh is not None and not self.needs_saliency:
+            raise ValueError(
+                "saliency.refresh computes saliency again, and nothing in this recipe is weighted by it: leave it out, or use a weighted regularizer "
+                "with a strength above 0, objective.channels=saliency or adapter.start=saliency"
+            )
         if self.stages and isinstance(self.quantizer, MinMax) and self.adapter is None:
             raise ValueError("the stages have nothing to learn: use the lwc quantizer, an adapter or both")
         if self.stages and not self.active_stages:
@@ -116,10 +135,11 @@ class Recipe(BaseModel):
             self._check_stage(stage)
             if self.granularity == "linear" and stage.objective is not None and stage.objective.channels is not None:
                 raise ValueError("channels of a block's output can be weighted only when blocks are fitted as a whole; leave granularity out")
-        if isinstance(self.quantizer, DualBinary):
-            self._check_dual_specs()
-            if self.distillation is not None:
-                raise ValueError("an end-to-end pass learns the scales of a uniform grid; leave distillation out, or use the lwc quantizer")
+        self._check_specs()
+        if self.distillation is not None and self.quantizer.grid != "uniform":
+            raise ValueError("an end-to-end pass learns the scales of a uniform grid; leave distillation out, or use the lwc quantizer")
+        if not self.quantizer.has_weight:
+            self._check_without_weight()
         return self
 
     def _check_stage(self, stage: Fit) -> None:
@@ -136,12 +156,22 @@ class Recipe(BaseModel):
                 "use after_lora, or a learnable quantizer with lr_clipping above 0"
             )
 
-    def _check_dual_specs(self) -> None:
+    def _check_specs(self) -> None:
         try:
             for spec in (self.spec, *(rule.spec for rule in self.mixed or ())):
-                check_dual_spec(spec)
+                self.quantizer.check(spec)
         except ConfigError as error:
-            raise ValueError(str(error)) from error
+            raise ValueError(str(error).rstrip(".")) from error
+
+    def _check_without_weight(self) -> None:
+        """Refuse what compares weights, where no matrix stands for what the quantizer applies."""
+        if any(stage.regularizer is not None for stage in self.active_stages):
+            raise ValueError(
+                f"a regularizer compares weights, and {self.quantizer.kind} has none that all tokens share: its scales follow the token; "
+                "leave the regularizer out, or use the lwc quantizer"
+            )
+        if self.adapter is not None and self.adapter.start is not None:
+            raise ValueError(f"adapters cannot start at what rounding a weight loses, because {self.quantizer.kind} has no weight; leave start out")
 
     def learns(self, stage: Fit) -> set[Group]:
         """The groups of parameters that `stage` changes."""
@@ -159,7 +189,8 @@ class Recipe(BaseModel):
 
     def size(self, shapes: Mapping[str, tuple[int, int]], parameters: int) -> SizeReport:
         """What a model of `parameters` weights, whose matrices `shapes` ({'block.module_name': (out, in)}) are quantized, weighs with this recipe."""
-        return size_report(self.specs(shapes), shapes, parameters, self.rank, self.quantizer.grid)
+        experts = self.quantizer.experts if isinstance(self.quantizer, BinaryMoS) else 0
+        return size_report(self.specs(shapes), shapes, parameters, self.rank, self.quantizer.grid, experts)
 
     @property
     def rank(self) -> int:
@@ -172,11 +203,26 @@ class Recipe(BaseModel):
         return tuple(stage for stage in self.stages if stage.epochs > 0)
 
     @property
+    def streams_budget_gb(self) -> float | None:
+        """What activations may take on the device, in GB; None: half of what is free."""
+        return None if self.data is None else self.data.streams_gb
+
+    @property
+    def is_augmented(self) -> bool:
+        """Whether blocks are also taught with the teacher's output on the quantized inputs; linear by linear, targets are made from these."""
+        return self.granularity is None and any(stage.objective is not None and stage.objective.augmented for stage in self.active_stages)
+
+    @property
     def needs_saliency(self) -> bool:
         """Whether an active stage weights its regularizer or its output loss by saliency, or the adapters start from it."""
         if self.adapter is not None and self.adapter.start == "saliency":
             return True
         return any(stage.is_weighted_by_saliency for stage in self.active_stages)
+
+    @property
+    def refresh(self) -> int | None:
+        """Blocks after which saliency is computed again on the model quantized so far; None: it is that of the original."""
+        return None if self.saliency is None else self.saliency.refresh
 
     @property
     def needs_data(self) -> bool:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from salq.calibration.student import StudentLinear
+from salq.calibration.student import StudentLinear, TokenAdaptiveLinear
 
 
 class WeightPreservation(BaseModel):
@@ -55,7 +55,9 @@ class WeightPreservation(BaseModel):
         mean = sum(float(value.sum(dtype=torch.float64)) for value in saliency.values()) / sum(value.numel() for value in saliency.values())
         return saliency if mean == 0 else {name: value / mean for name, value in saliency.items()}
 
-    def raw(self, linears: Mapping[str, StudentLinear], saliency: Mapping[str, Float[Tensor, "out in"]] | None) -> Float[Tensor, ""]:
+    def raw(
+        self, linears: Mapping[str, StudentLinear | TokenAdaptiveLinear], saliency: Mapping[str, Float[Tensor, "out in"]] | None
+    ) -> Float[Tensor, ""]:
         """R of one block, float32. `saliency` None counts every weight as 1."""
         total = torch.zeros((), device=next(iter(linears.values())).weight.device)
         for name, linear in linears.items():

@@ -209,6 +209,7 @@ def _textbook(student: Student, stage: Fit, spec: QuantSpec, data: FitData) -> I
     clipping: list[nn.Parameter] = []
     adapters: list[nn.Parameter] = []
     for name, linear in student.linears.items():
+        assert isinstance(linear, StudentLinear)  # of the lwc quantizer
         plain = TextbookLinear(linear, spec)
         block.set_submodule(name, plain)
         clipping += [plain.upper, plain.lower]

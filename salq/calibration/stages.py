@@ -32,7 +32,7 @@ def fit_block(
             yield from run_stage(stage, part, part_data, generator, start=start, optimizer=shared)
 
     if recipe.granularity == "linear":
-        yield from fit_linears(stages, student, teacher, streams.full, data, fit)
+        yield from fit_linears(stages, student, teacher, streams, data, fit)
     else:
         yield from fit(student, data, 0)
     return details

@@ -3,42 +3,66 @@
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor, nn
 
-from salq.calibration.objectives import Targets
+from salq.calibration.objectives import AllTargets
+from salq.calibration.places import GB, Samples, StreamMemory, batches
+from salq.calibration.recipe import Recipe
 from salq.models.capture import capture_block_inputs, run_block
 from salq.models.llama import Llama
 
-TOKENS_PER_BATCH = 2048
-"""Tokens that a teacher pass takes at once: large enough for matmul speed, small enough for attention maps in float32."""
-
 
 class Streams:
-    """Inputs of the current block, in float32 on `device`: `full` through the original blocks, `quantized` through the frozen ones."""
+    """Inputs of the current block, in float32: `full` through the original blocks, `quantized` through the frozen ones.
 
-    def __init__(self, model: Llama, tokens: Int64[Tensor, "n seq"], device: torch.device) -> None:
-        """Both streams start as the embeddings of the tokens."""
-        captured = capture_block_inputs(model, tokens)
-        self.full: Float[Tensor, "n seq hidden"] = captured.hidden.to(device, torch.float32)
-        self.quantized = self.full.clone()
-        self.kwargs: Mapping[str, object] = {name: _to(value, device) for name, value in captured.kwargs.items()}
+    They have room for themselves and for the two outputs that a block is taught with, taken once and used in turns: `targets` are valid until
+    the streams have advanced and the next ones are asked for.
+    """
 
-    def targets(self, teacher: nn.Module, *, augmented: bool) -> Targets:
+    def __init__(self, model: Llama, tokens: Int64[Tensor, "n seq"], device: torch.device, memory: StreamMemory | None = None) -> None:
+        """Both streams start as the embeddings of the tokens. memory: where they live; on `device` when not given."""
+        self.memory = memory or StreamMemory("device", device)
+        self._shape = (*tokens.shape, model.config.hidden_size)
+        self.full, self.quantized, self._next = (self.memory.empty(*self._shape) for _ in range(3))
+        self._on_quantized: Samples | None = None
+        self.kwargs: Mapping[str, object] = {}
+        for rows in batches(tokens.shape):
+            captured = capture_block_inputs(model, tokens[rows])
+            self.full[rows] = self.quantized[rows] = captured.hidden.to(device, torch.float32)
+            self.kwargs = {name: _to(value, device) for name, value in captured.kwargs.items()}
+
+    def targets(self, teacher: nn.Module, *, augmented: bool) -> AllTargets:
         """What the student should output: F(W; x_fp), and F(W; x_q) when a stage is augmented."""
-        on_full = self.run(teacher, self.full)
-        return Targets(on_full, self.run(teacher, self.quantized) if augmented else None)
+        self.run(teacher, self.full, self._next)
+        if not augmented:
+            return AllTargets(self._next, None)
+        if self._on_quantized is None:
+            self._on_quantized = self.memory.empty(*self._shape)
+        self.run(teacher, self.quantized, self._on_quantized)
+        return AllTargets(self._next, self._on_quantized)
 
-    def advance(self, targets: Targets, frozen_block: nn.Module) -> None:
-        """Step both streams to the next block; the quantized one through what was really stored."""
-        self.full = targets.on_full
-        self.quantized = self.run(frozen_block, self.quantized)
+    def advance(self, frozen_block: nn.Module) -> None:
+        """Step both streams to the next block: `full` to the target on it, `quantized` through what was really stored."""
+        self.full, self._next = self._next, self.full
+        self.run(frozen_block, self.quantized, self.quantized)
 
     @torch.no_grad()
-    def run(self, block: nn.Module, hidden: Float[Tensor, "n seq hidden"]) -> Float[Tensor, "n seq hidden"]:
-        """`block` over all samples, a few at a time."""
-        rows = max(1, TOKENS_PER_BATCH // hidden.shape[1])
-        return torch.cat([run_block(block, part, self.kwargs) for part in hidden.split(rows)])
+    def run(self, block: nn.Module, hidden: Samples, into: Samples) -> None:
+        """`block` over all samples, a few at a time; `into` may be `hidden` itself, because no sample sees another."""
+        for rows in batches(self._shape):
+            into[rows] = run_block(block, hidden[rows], self.kwargs)
+
+
+def streams_gb(recipe: Recipe, tokens: int, hidden_size: int, intermediate_size: int) -> float:
+    """Room that the activations of `tokens` tokens take, in 10**9 bytes: both streams, the teacher's output and, augmented, the second one.
+
+    Layer-wise, beside the first three, also inputs and targets of the widest group of linears: gate and up, or q, k and v.
+    """
+    per_token = (4 if recipe.is_augmented else 3) * hidden_size
+    if recipe.granularity == "linear":
+        per_token += hidden_size + max(4 * intermediate_size, 6 * hidden_size)
+    return 4 * tokens * per_token / GB
 
 
 def _to(value: object, device: torch.device) -> object:

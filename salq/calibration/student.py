@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from salq.core.errors import ConfigError
 from salq.quant.adapter import Adapter, LoRA
+from salq.quant.binary_mos import NO_WEIGHT, BinaryMoS, ScaleExperts
 from salq.quant.clipping import LWC, Clipping, MinMax
 from salq.quant.dual_binary import DualBinary, DualScales
 from salq.quant.frozen import FrozenLinear
@@ -59,13 +61,50 @@ class StudentLinear(nn.Module):
 
     def freeze(self) -> FrozenLinear:
         """Codes, grid and adapter as they will be stored."""
-        frozen = self.clipping.freeze(self.weight)
-        if self.adapter is None:
-            return frozen
-        half = torch.float16
-        return dataclasses.replace(
-            frozen, lora_A=self.adapter.lora_A.detach().to(half), lora_B=self.adapter.lora_B.detach().to(half), scaling=self.adapter.scaling
-        )
+        return _with_adapter(self.clipping.freeze(self.weight), self.adapter)
+
+
+class TokenAdaptiveLinear(nn.Module):
+    """y = s_out(x) * (sign(W) (s_in(x) * x)) + scaling * (x @ A.T) @ B.T + bias: no weight is shared by all tokens (BinaryMoS)."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(self, linear: nn.Linear, spec: QuantSpec, experts: ScaleExperts, adapter: Adapter | None) -> None:
+        """The weight is shared with `linear`, never copied or changed."""
+        super().__init__()
+        self.spec, self.clipping, self.adapter = spec, experts, adapter
+        self.register_buffer("weight", linear.weight.detach())
+        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
+
+    def new_step(self) -> None:
+        """Nothing is kept from step to step."""
+
+    def fake_weight(self) -> Float[Tensor, "out in"]:
+        """Raises ConfigError: there is none."""
+        raise ConfigError(NO_WEIGHT)
+
+    def effective_weight(self) -> Float[Tensor, "out in"]:
+        """Raises ConfigError: there is none."""
+        raise ConfigError(NO_WEIGHT)
+
+    def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        """The quantized linear on `x`."""
+        output = self.clipping.product(x)
+        if self.adapter is not None:
+            output = output + self.adapter(x)
+        return output if self.bias is None else output + self.bias
+
+    def freeze(self) -> FrozenLinear:
+        """Signs, experts, router and adapter as they will be stored."""
+        return _with_adapter(self.clipping.freeze(self.weight), self.adapter)
+
+
+def _with_adapter(frozen: FrozenLinear, adapter: Adapter | None) -> FrozenLinear:
+    if adapter is None:
+        return frozen
+    half = torch.float16
+    return dataclasses.replace(frozen, lora_A=adapter.lora_A.detach().to(half), lora_B=adapter.lora_B.detach().to(half), scaling=adapter.scaling)
 
 
 class SideBySide(nn.Module):
@@ -82,14 +121,14 @@ class SideBySide(nn.Module):
 
 
 class Student:
-    """A copy of a decoder block with every quantized matrix replaced by a StudentLinear; norms and biases are the block's own."""
+    """A copy of a decoder block with every quantized matrix replaced by one that learns; norms and biases are the block's own."""
 
     def __init__(
         self,
         block: nn.Module,
         module_names: Iterable[str],
         spec: QuantSpec | Mapping[str, QuantSpec],
-        clipping: LWC | MinMax | DualBinary,
+        clipping: LWC | MinMax | DualBinary | BinaryMoS,
         adapter: LoRA | None,
         generator: torch.Generator,
     ) -> None:
@@ -99,18 +138,19 @@ class Student:
         """
         memo = {id(parameter): parameter for parameter in block.parameters()}  # share the weights, copy only the modules
         self.block = copy.deepcopy(block, memo)
-        self.linears: dict[str, StudentLinear] = {}
+        self.linears: dict[str, StudentLinear | TokenAdaptiveLinear] = {}
         for name in module_names:
             linear = block.get_submodule(name)
             assert isinstance(linear, nn.Linear)
             out_features, in_features = linear.weight.shape
             own = spec if isinstance(spec, QuantSpec) else spec[name]
-            built = StudentLinear(
-                linear,
-                own,
-                clipping.build(linear.weight.detach(), own),
-                None if adapter is None else adapter.build(out_features, in_features, generator, linear.weight.device),
-            )
+            quantizer = clipping.build(linear.weight.detach(), own)
+            low_rank = None if adapter is None else adapter.build(out_features, in_features, generator, linear.weight.device)
+            built: StudentLinear | TokenAdaptiveLinear
+            if isinstance(quantizer, ScaleExperts):
+                built = TokenAdaptiveLinear(linear, own, quantizer, low_rank)
+            else:
+                built = StudentLinear(linear, own, quantizer, low_rank)
             self.block.set_submodule(name, built)
             self.linears[name] = built
 

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from salq.cli import options
 from salq.cli.follow import carry_out_and_report, open_store
 from salq.cli.report import duration, emit, facts, number, say
+from salq.quant.spec import BITS, SIGN_BITS
 from salq.runs.requests import CalibrateRequest
 
 
@@ -17,7 +18,7 @@ def add(commands: options.Commands) -> None:
     )  # fmt: skip
     options.add_model(parser)
     parser.add_argument("--recipe", default="apiq", help="rtn, apiq, sapr, salq or salq-full; `python -m salq recipes` lists them (default apiq)")
-    options.add_grid(parser)
+    options.add_grid(parser, widths=(SIGN_BITS, *BITS))
     options.add_recipe_settings(parser)
     options.add_text(parser)
     options.add_evaluation(parser)

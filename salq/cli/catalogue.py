@@ -6,7 +6,7 @@ from typing import Any
 from salq.cli import options
 from salq.cli.report import emit, facts, number, say, table
 from salq.models.catalogue import CATALOGUE, DEFAULT_MODEL
-from salq.quant.spec import QuantSpec
+from salq.quant.spec import BITS, SIGN_BITS, QuantSpec
 
 
 def add(commands: options.Commands) -> None:
@@ -15,7 +15,7 @@ def add(commands: options.Commands) -> None:
     parser = options.command(commands, "recipes", recipes, "List the calibration recipes, or show one with all its settings.")
     parser.add_argument("name", nargs="?", metavar="RECIPE", help="show this recipe")
     parser.add_argument("--preset", default="quick", help="quick, base or published (default quick)")
-    options.add_grid(parser, bits=None)
+    options.add_grid(parser, bits=None, widths=(SIGN_BITS, *BITS))
 
 
 def models(args: argparse.Namespace) -> int:

@@ -41,9 +41,9 @@ def add_model(parser: argparse.ArgumentParser, *, required: bool = False) -> Non
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N (default auto)")
 
 
-def add_grid(parser: argparse.ArgumentParser, *, bits: int | None = 3) -> None:
+def add_grid(parser: argparse.ArgumentParser, *, bits: int | None = 3, widths: Sequence[int] = BITS) -> None:
     """`--bits`, `--group-size`, `--symmetric`: one grid."""
-    parser.add_argument("--bits", type=int, choices=BITS, default=bits, help="bits per code (default 3)")
+    parser.add_argument("--bits", type=int, choices=widths, default=bits, help="bits per code (default 3)")
     parser.add_argument(
         "--group-size", type=group_size, default=64, metavar="N", help="inputs that share a scale; row or -1: a whole row (default 64)"
     )

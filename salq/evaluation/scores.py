@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
-from salq.core.device import out_of_memory_as_error
+from salq.core.device import HEAD_BYTES, out_of_memory_as_error
 from salq.core.drain import drain
 from salq.core.errors import ConfigError, ModelError
 from salq.core.events import Event, MetricReported, PhaseDone, PhaseStarted, PhaseStep
@@ -26,9 +26,6 @@ from salq.models.llama import Llama
 Windows = Int[Tensor, "windows window"] | Sequence[Int[Tensor, " _"]]
 """Token windows; a sequence may hold windows of different lengths."""
 
-HEAD_BYTES = 250e6
-"""Bytes of temporaries with a vocabulary axis that exist at once, whatever the vocabulary and the window: the product with the output head takes a
-fifth less time for 300 tokens at once than for 100."""
 TILE = 16
 """Matrix products are fastest for whole tiles of rows."""
 

@@ -19,9 +19,11 @@ from salq.kernels.dual import DualLinear
 from salq.kernels.groups import trial
 from salq.kernels.linear import QuantLinear
 from salq.kernels.onnx_linear import OnnxLinear
+from salq.kernels.signs import SignLinear
+from salq.quant.binary_mos import FrozenMoS
 from salq.quant.dual_binary import FrozenDual
 from salq.quant.frozen import FrozenLinear, merged
-from salq.quant.spec import QuantSpec
+from salq.quant.spec import SIGN_BITS, QuantSpec
 
 AUTO = "auto"
 TRITON = "salq.kernels.triton_linear"
@@ -59,11 +61,15 @@ class Reference:
 
     def describe(self, spec: QuantSpec) -> str:
         """What runs."""
+        if spec.bits == SIGN_BITS:
+            return "torch reference: signs as they are, and scales that follow the token"
         return f"torch reference: {spec.bits}-bit codes dequantized for every call"
 
     def build(self, linears: Sequence[FrozenLinear], biases: Sequence[Tensor | None]) -> nn.Module:
         """A QuantLinear, or the module of another grid."""
         frozen = linears[0]
+        if isinstance(frozen, FrozenMoS):
+            return SignLinear(frozen, biases[0])
         return DualLinear(frozen, biases[0]) if isinstance(frozen, FrozenDual) else QuantLinear(frozen, biases[0])
 
 

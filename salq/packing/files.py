@@ -28,6 +28,8 @@ FORMAT = 2
 """1 kept one byte per code; it is still read."""
 
 KEY = "salq"
+OF_INPUTS = {"lora_A", "scale_in", "router"}
+"""Tensors of a matrix without a row per output."""
 
 
 class Origin(BaseModel):
@@ -178,8 +180,8 @@ def sha256(tensor: Tensor) -> str:
 
 
 def _row_of_part(file: Any, key: str, part: str, row: int, entry: Matrix) -> Tensor:
-    """What one row needs of a tensor: its own row; all of lora_A; of the zero points, which lie in one line, the row's codes packed anew."""
-    if part == "lora_A":
+    """What one row needs of a tensor: its own row; all of what belongs to inputs; of the zero points, all in one line, the row's packed anew."""
+    if part in OF_INPUTS:
         whole: Tensor = file.get_tensor(key)
         return whole
     if not part.startswith("zero_point."):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from salq.quant.frozen import FrozenLinear, freeze
 from salq.quant.grid import QParams, fake_quantize, group_range, qparams_from_range
 from salq.quant.size import Grid
-from salq.quant.spec import QuantSpec
+from salq.quant.spec import QuantSpec, check_uniform
 
 
 class MinMax(BaseModel):
@@ -23,6 +23,11 @@ class MinMax(BaseModel):
     kind: Literal["min_max"] = "min_max"
     grid: ClassVar[Grid] = "uniform"
     is_learnable: ClassVar[bool] = False
+    has_weight: ClassVar[bool] = True
+
+    def check(self, spec: QuantSpec) -> None:
+        """Raise ConfigError for signs: this is a uniform grid."""
+        check_uniform(spec)
 
     def build(self, weight: Float[Tensor, "out in"], spec: QuantSpec) -> "Clipping":
         """Clipping without parameters."""
@@ -36,7 +41,12 @@ class LWC(BaseModel):
     kind: Literal["lwc"] = "lwc"
     grid: ClassVar[Grid] = "uniform"
     is_learnable: ClassVar[bool] = True
+    has_weight: ClassVar[bool] = True
     init_logit: float = Field(default=4.0, ge=-10, le=10, description="Start of both logits; sigmoid(4) = 0.982 keeps 98 % of the range.")
+
+    def check(self, spec: QuantSpec) -> None:
+        """Raise ConfigError for signs: this is a uniform grid."""
+        check_uniform(spec)
 
     def build(self, weight: Float[Tensor, "out in"], spec: QuantSpec) -> "Clipping":
         """Clipping with two learnable logits per group."""

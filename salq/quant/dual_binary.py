@@ -29,17 +29,17 @@ class DualBinary(BaseModel):
     kind: Literal["dual_binary"] = "dual_binary"
     grid: ClassVar[Grid] = "dual_binary"
     is_learnable: ClassVar[bool] = True
+    has_weight: ClassVar[bool] = True
+
+    def check(self, spec: QuantSpec) -> None:
+        """Raise ConfigError unless `spec` can be two binaries."""
+        if spec.bits != 2 or spec.symmetric:  # noqa: PLR2004 - two binaries
+            raise ConfigError(f"Dual binarization has two binaries per weight, so 2 bits and no symmetric grid; got {spec.tag}, use --bits 2.")
 
     def build(self, weight: Float[Tensor, "out in"], spec: QuantSpec) -> "DualScales":
         """Two learnable scales per group. Raises ConfigError for a grid that is not one of two bits."""
-        check_dual_spec(spec)
+        self.check(spec)
         return DualScales(weight, spec)
-
-
-def check_dual_spec(spec: QuantSpec) -> None:
-    """Raise ConfigError unless `spec` can be two binaries."""
-    if spec.bits != 2 or spec.symmetric:  # noqa: PLR2004 - two binaries
-        raise ConfigError(f"Dual binarization has two binaries per weight, so 2 bits and no symmetric grid; got {spec.tag}, use --bits 2.")
 
 
 @dataclass(frozen=True)

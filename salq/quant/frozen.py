@@ -22,6 +22,8 @@ class FrozenLinear:
     """
 
     grid: ClassVar[Grid] = "uniform"
+    has_weight: ClassVar[bool] = True
+    """Whether one matrix stands for what is applied to every token; where none does, asking for it raises ConfigError."""
     spec: QuantSpec
     codes: UInt8[Tensor, "out in"]
     scale: Float16[Tensor, "out groups"]

@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from salq.core.errors import ShapeError
-from salq.quant.spec import QuantSpec
+from salq.quant.spec import QuantSpec, check_uniform
 
 MIN_SCALE = 2.0**-17
 """Smallest scale (7.6e-6). The released code clamps at 1e-5; a power of two, exact in float16, keeps the stored scale equal to the used one."""
@@ -51,7 +51,9 @@ def qparams_from_range(low: Float[Tensor, "out groups"], high: Float[Tensor, "ou
     The asymmetric range is widened to hold 0, so that 0 <= zero_point <= max_code always and 0.0 has a code (GPTQ does this). The released
     ApiQ code only clamps the zero point to +-1e4, which packed zero points cannot hold. A group of equal weights gets MIN_SCALE or the
     range from 0 to its value. Differentiable in low and high through `scale`; the zero point is rounded without a gradient, as released.
+    Raises ConfigError for 1 bit.
     """
+    check_uniform(spec)
     if spec.symmetric:
         half = 2 ** (spec.bits - 1) - 1
         scale = (torch.maximum(low.abs(), high.abs()) / half).clamp(min=MIN_SCALE)

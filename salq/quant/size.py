@@ -6,15 +6,15 @@ from typing import Literal
 
 from salq.quant.spec import QuantSpec
 
-Grid = Literal["uniform", "dual_binary"]
-"""How codes become weights: (code - zero_point) * scale, or two binaries with a scale each."""
+Grid = Literal["uniform", "dual_binary", "binary_mos"]
+"""How codes become weights: (code - zero_point) * scale; two binaries with a scale each; a sign, with scales that follow the token."""
 SCALE_BITS = 16
 ADAPTER_BITS = 16
 REST_BITS = 16
 """Width at which everything that is not quantized (embeddings, norms, head) is counted, as checkpoints store it."""
 MB = 1e6
 
-PLANES: dict[int, tuple[int, ...]] = {2: (2,), 3: (2, 1), 4: (4,), 8: (8,)}
+PLANES: dict[int, tuple[int, ...]] = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,), 8: (8,)}
 """Widths in bits of the planes that codes are stored in, low bits first: each divides a byte, so no code straddles two."""
 
 
@@ -46,24 +46,30 @@ def packed_bytes(rows: int, count: int, bits: int) -> int:
     return rows * sum(row_bytes(count, width) for width in PLANES[bits])
 
 
-def matrix_bits(spec: QuantSpec, out_features: int, in_features: int, rank: int = 0, grid: Grid = "uniform") -> dict[str, int]:
+def matrix_bits(spec: QuantSpec, out_features: int, in_features: int, rank: int = 0, grid: Grid = "uniform", experts: int = 0) -> dict[str, int]:
     """Stored bits of one matrix by part: codes, scales, zero_points (packed in `bits` bits; none when symmetric), adapters.
 
-    grid: "dual_binary" has two scales per group and no zero point. These are the sizes of the tensors in a file, to the byte
+    grid: "dual_binary" has two scales per group and no zero point; "binary_mos" has a scale per row and per column for each of `experts`, and a
+    router of as many columns, which counts as scales. These are the sizes of the tensors in a file, to the byte
     (salq/packing/FORMAT.md).
     """
     groups = out_features * spec.groups(in_features)
-    is_dual = grid == "dual_binary"
+    n_scales = {"uniform": groups, "dual_binary": 2 * groups, "binary_mos": experts * (out_features + 2 * in_features)}
     return {
         "codes": 8 * packed_bytes(out_features, in_features, spec.bits),
-        "scales": SCALE_BITS * groups * (2 if is_dual else 1),
-        "zero_points": 0 if spec.symmetric or is_dual else 8 * packed_bytes(1, groups, spec.bits),
+        "scales": SCALE_BITS * n_scales[grid],
+        "zero_points": 0 if spec.symmetric or grid != "uniform" else 8 * packed_bytes(1, groups, spec.bits),
         "adapters": ADAPTER_BITS * rank * (out_features + in_features),
     }
 
 
 def size_report(
-    spec: QuantSpec | Mapping[str, QuantSpec], shapes: Mapping[str, tuple[int, int]], parameters: int, rank: int = 0, grid: Grid = "uniform"
+    spec: QuantSpec | Mapping[str, QuantSpec],
+    shapes: Mapping[str, tuple[int, int]],
+    parameters: int,
+    rank: int = 0,
+    grid: Grid = "uniform",
+    experts: int = 0,
 ) -> SizeReport:
     """Size of a model whose matrices `shapes` ({name: (out, in)}) are quantized to `spec`; `parameters` counts the whole model.
 
@@ -72,7 +78,7 @@ def size_report(
     parts = {"codes": 0, "scales": 0, "zero_points": 0, "adapters": 0}
     for name, (out_features, in_features) in shapes.items():
         own = spec if isinstance(spec, QuantSpec) else spec[name]
-        for part, bits in matrix_bits(own, out_features, in_features, rank, grid).items():
+        for part, bits in matrix_bits(own, out_features, in_features, rank, grid, experts).items():
             parts[part] += bits
     weights = sum(out_features * in_features for out_features, in_features in shapes.values())
     total = sum(parts.values())

@@ -8,8 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from salq.core.errors import ConfigError, ShapeError
 
-Bits = Literal[2, 3, 4, 8]
+Bits = Literal[1, 2, 3, 4, 8]
 BITS: tuple[int, ...] = (2, 3, 4, 8)
+"""Widths of a uniform grid."""
+SIGN_BITS: Literal[1] = 1
+"""A sign per weight: no grid, and only for what is made for it (recipe binary-mos)."""
 GROUP_SIZES: tuple[int, ...] = (16, 32, 64, 96, 128, 192, 256)
 """Sizes that are proposed to people; any positive divisor of `in_features` works."""
 
@@ -19,7 +22,7 @@ class QuantSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    bits: Bits = Field(default=3, description="Width of a code in bits: 2, 3, 4 or 8.")
+    bits: Bits = Field(default=3, description="Width of a code in bits: 2, 3, 4 or 8; 1 is a sign (recipe binary-mos).")
     group_size: int | None = Field(
         default=64, ge=2, le=65536, description="Consecutive inputs that share one scale and zero point; none means a whole row."
     )
@@ -34,13 +37,15 @@ class QuantSpec(BaseModel):
 
     @property
     def tag(self) -> str:
-        """Short name for people, such as `w2g64` or `w3row-sym`."""
+        """Short name for people, such as `w2g64` or `w3row-sym`; signs have no groups and are `w1`."""
         group = "row" if self.group_size is None else f"g{self.group_size}"
+        if self.bits == SIGN_BITS:
+            group = ""
         return f"w{self.bits}{group}{'-sym' if self.symmetric else ''}"
 
     @classmethod
     def from_tag(cls, tag: str) -> "QuantSpec":
-        """Inverse of `tag`. Raises ConfigError for what is not one."""
+        """Inverse of `tag` for grids. Raises ConfigError for what is not one."""
         found = re.fullmatch(r"w([2348])(?:g(\d{1,5})|row)(-sym)?", tag.strip())
         size = None if found is None or found[2] is None else int(found[2])
         if found is None or (size is not None and not 2 <= size <= 65536):  # noqa: PLR2004 - the bounds of the field
@@ -50,6 +55,12 @@ class QuantSpec(BaseModel):
     def groups(self, in_features: int) -> int:
         """Number of groups in a row of `in_features` inputs; the caller has checked divisibility."""
         return 1 if self.group_size is None else in_features // self.group_size
+
+
+def check_uniform(spec: QuantSpec) -> None:
+    """Raise ConfigError for signs where a uniform grid is needed."""
+    if spec.bits == SIGN_BITS:
+        raise ConfigError("1 bit is a sign per weight, which only recipe binary-mos has; a grid has 2, 3, 4 or 8 bits.")
 
 
 def check_group_size(spec: QuantSpec, shapes: Mapping[str, tuple[int, int]]) -> None:

@@ -54,7 +54,7 @@ def apply(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
 def sentence(error: ValidationError) -> str:
     """The first problem of a pydantic error as one sentence: field, what is wrong, what was got."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if part not in {"lwc", "min_max", "dual_binary"}) or "recipe"
+    where = ".".join(str(part) for part in first["loc"] if part not in {"lwc", "min_max", "dual_binary", "binary_mos"}) or "recipe"
     message = first["msg"].removeprefix("Value error, ")
     got = first.get("input")
     shown = f" (got {got!r})" if isinstance(got, str | int | float | bool) or got is None else ""

@@ -8,11 +8,13 @@ from salq.calibration.distillation import distill
 from salq.calibration.engine import calibrate as calibration_events
 from salq.calibration.engine import matrix_shapes
 from salq.calibration.recipe import Recipe
+from salq.calibration.salience import SaliencySource, SampledSaliency
 from salq.calibration.store import Block, BlockStore, MemoryBlocks
 from salq.core.drain import drain
 from salq.core.events import Event
 from salq.core.progress import Progress
 from salq.data.sources import load_text
+from salq.data.text import Text
 from salq.data.windows import sample_windows
 from salq.kernels.assemble import quantized_copy
 from salq.models.llama import Llama
@@ -39,6 +41,15 @@ class Calibrated:
         """Bits per weight and size in MB (10**6 bytes) in the packed format: quantized matrices alone, and the whole model."""
         shapes = {name: shape for name, shape in matrix_shapes(self.original).items() if int(name.split(".")[0]) in self.blocks}
         return self.recipe.size(shapes, self.original.parameters)
+
+
+def _sampled(model: Llama, recipe: Recipe, saliency: SaliencyMap | None, words: Text | None, seed: int) -> SaliencySource | None:
+    """The map, and where the recipe refreshes it also windows of the calibration text, as many and as long as those of the map."""
+    if saliency is None or not recipe.needs_saliency:
+        return None
+    if recipe.refresh is None or words is None:
+        return saliency
+    return SampledSaliency(saliency, sample_windows(words, model.tokenizer, saliency.n_samples, saliency.seq_len, seed))
 
 
 def calibrate(
@@ -75,7 +86,7 @@ def calibrate(
         saliency.check_model(model)
     store = blocks or MemoryBlocks()
     progress = Progress()
-    source = saliency if recipe.needs_saliency else None
+    source = _sampled(model, recipe, saliency, words, seed)
     total = model.n_blocks if n_blocks is None else min(n_blocks, model.n_blocks)
 
     def work() -> Generator[Event, None, dict[int, Block]]:

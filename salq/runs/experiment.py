@@ -41,6 +41,8 @@ class Experiment:
 
 NO_REGULARIZER = {"stages.*.regularizer.strength": 0.0}
 """SAPR's recipe without its term: ApiQ with a saliency map at hand."""
+REFRESHED = {"saliency.refresh": 6}
+"""Saliency of the model quantized so far, taken again every 6 blocks: four more passes on the default model."""
 RAW_LOSS = {"stages.*.objective.normalize": "raw"}
 
 
@@ -71,7 +73,15 @@ EXPERIMENTS: dict[str, Experiment] = {
                 Contender("start-residual", "apiq", {"adapter.start": "residual"}),
                 Contender("start-saliency", "sapr", NO_REGULARIZER | {"adapter.start": "saliency"}),
                 Contender("channel-saliency", "sapr", NO_REGULARIZER | {"stages.*.objective.channels": "saliency"}),
+                Contender("channel-saliency-refreshed", "sapr", NO_REGULARIZER | {"stages.*.objective.channels": "saliency"} | REFRESHED),
+                Contender("sapr", "sapr"),
+                Contender("sapr-refreshed", "sapr", REFRESHED),
             ),
+        ),
+        Experiment(
+            "quantizers",
+            "Does a quantizer of quantization-aware training beat ApiQ's with little data and frozen weights? At 2 bits (SAPR's negative result).",
+            (Contender("apiq", "apiq"), Contender("db-llm", "db-llm")),
         ),
         Experiment(
             "rates-of-blocks",

@@ -5,11 +5,11 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from salq.core.errors import ConfigError
 from salq.core.files import last_part
-from salq.quant.spec import QuantSpec
+from salq.quant.spec import QuantSpec, check_uniform
 
 if TYPE_CHECKING:
     from salq.calibration.recipe import Recipe
@@ -122,11 +122,19 @@ class CalibrateRequest(_Request):
         return self.title or f"{self.method} {self.tag} {self.short_model}"
 
 
+def _is_grid(spec: QuantSpec) -> QuantSpec:
+    try:
+        check_uniform(spec)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+    return spec
+
+
 class ExploreRequest(_Request):
     """Quantization error of every matrix for each of `specs`, and saliency when wanted."""
 
     kind: Literal["explore"] = "explore"
-    specs: tuple[QuantSpec, ...] = Field(default=(), max_length=64)
+    specs: tuple[Annotated[QuantSpec, AfterValidator(_is_grid)], ...] = Field(default=(), max_length=64)
     n_samples: int = Field(default=24, ge=1, le=65_536)
     seq_len: int = Field(default=256, ge=8, le=8192)
     saliency: bool = True

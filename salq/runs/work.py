@@ -14,10 +14,11 @@ from torch import Tensor
 from salq.calibration.distillation import PHASE as DISTILLATION
 from salq.calibration.distillation import distill
 from salq.calibration.engine import calibrate
+from salq.calibration.salience import SampledSaliency
 from salq.calibration.store import DirectoryBlocks, FileCheckpoint
 from salq.core import events as ev
 from salq.core.device import DeviceChoice, PeakMemory, choose_device, keep_freed_memory, out_of_memory_as_error
-from salq.core.errors import StoreError
+from salq.core.errors import ConfigError, StoreError
 from salq.core.files import write_json
 from salq.data.sources import load_text
 from salq.data.text import Text
@@ -37,7 +38,7 @@ from salq.runs.plan import Plan, check_room, plan
 from salq.runs.reduced import reduce_matrices
 from salq.runs.requests import CalibrateRequest, ExploreRequest
 from salq.runs.store import DISTILLED, RunStore
-from salq.saliency.maps import SaliencyMap, compute_saliency
+from salq.saliency.maps import compute_saliency
 
 Result = TypeVar("Result")
 Steps = Generator[ev.Event, None, Result]
@@ -97,11 +98,12 @@ def _load(store: RunStore, run_id: str, request: CalibrateRequest, planned: Plan
     return _Loaded(model, tokens, windows, inputs)
 
 
-def _saliency(loaded: _Loaded, request: CalibrateRequest) -> Steps[SaliencyMap]:
+def _saliency(loaded: _Loaded, request: CalibrateRequest) -> Steps[SampledSaliency]:
     sampling, text = request.recipe.saliency, loaded.inputs.calibration
     assert sampling is not None  # the recipe was validated: it needs saliency, so it says how much
     assert text is not None
-    return compute_saliency(loaded.model, text, sampling.n_samples, sampling.seq_len, request.seed)
+    found = yield from compute_saliency(loaded.model, text, sampling.n_samples, sampling.seq_len, request.seed)
+    return SampledSaliency(found, sample_windows(text, loaded.model.tokenizer, sampling.n_samples, sampling.seq_len, request.seed))
 
 
 def _distill(store: RunStore, run_id: str, request: CalibrateRequest, loaded: _Loaded) -> Iterator[ev.Event]:
@@ -184,13 +186,18 @@ def _explore(store: RunStore, run_id: str, request: ExploreRequest) -> Steps[Non
 
 
 def _measured_run(store: RunStore, request: ExploreRequest) -> DirectoryBlocks | None:
-    """The finished blocks of the calibration that the request names, none of them read. Raises UnknownNameError, StoreError: of another model."""
+    """The finished blocks of the calibration that the request names, none of them read.
+
+    Raises UnknownNameError when it is gone, StoreError when it is of another model, ConfigError when its matrices have no weight to measure.
+    """
     if request.run is None:
         return None
     asked = store.request(request.run)
     blocks = store.result(request.run)
     if not isinstance(asked, CalibrateRequest) or asked.model != request.model or not blocks.indices():
         raise StoreError(f"Run {request.run} has no finished blocks of {request.short_model} to measure; choose another run.")
+    if not asked.recipe.quantizer.has_weight:
+        raise ConfigError(f"Run {request.run} ({asked.method}) has no weights to measure, because its scales follow the token; choose another run.")
     return blocks
 
 

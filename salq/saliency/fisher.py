@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from salq.core.device import available_memory_gb, out_of_memory_as_error
+from salq.core.device import HEAD_BYTES, available_memory_gb, out_of_memory_as_error
 from salq.models.llama import Llama
 
 Fisher = dict[int, dict[str, Float[Tensor, "out in"]]]
@@ -24,8 +24,6 @@ ACCUMULATOR_GB = 4.0
 """Largest set of float32 accumulators held at once; a model with more than 1e9 quantizable weights is passed over several times."""
 BATCH_SIZE = 4
 """Samples of one backward pass. More of them gain little speed, and all blocks' activations are held for each."""
-HEAD_BYTES = 100e6
-"""Bytes of temporaries that the language-model head may take: logits are made for so many tokens at a time."""
 
 
 def fisher_diagonal(
@@ -53,23 +51,24 @@ def fisher_diagonal(
     return totals
 
 
-def block_chunks(model: Llama, budget_gb: float | None = None) -> list[range]:
-    """Consecutive blocks whose accumulators fit the budget together, at least one block each.
+def block_chunks(model: Llama, budget_gb: float | None = None, *, blocks: range | None = None) -> list[range]:
+    """Consecutive blocks, of `blocks` or of all, whose accumulators fit the budget together, at least one block each.
 
     budget_gb None: ACCUMULATOR_GB, or half of the memory that is free on the model's device when that is less. Each chunk costs one
     pass over the samples; the passes do not change the result.
     """
     if budget_gb is None:
         budget_gb = min(ACCUMULATOR_GB, available_memory_gb(model.device) / 2)
-    sizes = [accumulator_gb(model, block) for block in range(model.n_blocks)]
+    wanted = blocks if blocks is not None else range(model.n_blocks)
     chunks: list[range] = []
-    start, held = 0, 0.0
-    for block, size in enumerate(sizes):
+    start, held = wanted.start, 0.0
+    for block in wanted:
+        size = accumulator_gb(model, block)
         if held and held + size > budget_gb:
             chunks.append(range(start, block))
             start, held = block, 0.0
         held += size
-    return [*chunks, range(start, model.n_blocks)]
+    return [*chunks, range(start, wanted.stop)]
 
 
 def accumulator_gb(model: Llama, block: int) -> float:

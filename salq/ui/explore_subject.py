@@ -96,7 +96,7 @@ def _of_calibration(store: RunStore, model: str, known: Sequence[Exploration], s
     title = name_of(store, model, subject, "")
     if found is not None and (cells := found.cells(metric, name)) is not None:
         return Measured(cells, found.linears, title, QuantSpec.model_validate(found.runs[name].spec).tag, found, info)
-    if info is None or metric != "weight_error" or not info.progress.weight_errors:
+    if info is None or metric != "weight_error" or not any(info.progress.weight_errors.values()):
         return None
     linears = list(next(iter(info.progress.weight_errors.values())))
     assert isinstance(info.request, CalibrateRequest)  # run_of gives no other

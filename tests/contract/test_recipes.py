@@ -36,9 +36,13 @@ class RandomSaliency:
         return self._blocks[index]
 
 
+ONLY_BITS = {"binary-mos": 1}
+"""Recipes that are not defined at 2 bits."""
+
+
 def small(name: str, **overrides: object) -> Recipe:
     changes = {} if name == "rtn" else {"epochs": 2, "n_samples": 4, "seq_len": 24, "rank": 4, **overrides}
-    return recipes.get(name, bits=2, group_size=32, overrides=changes)
+    return recipes.get(name, bits=ONLY_BITS.get(name, 2), group_size=32, overrides=changes)
 
 
 def run(model: Llama, recipe: Recipe, blocks: DirectoryBlocks | MemoryBlocks, **options: object) -> list[ev.Event]:
@@ -116,7 +120,12 @@ def test_calibration_lowers_the_output_error_of_rounding(tiny: Llama, name: str)
 
 @pytest.mark.parametrize(
     ("name", "terms"),
-    [("sapr", {"output", "weight_saliency"}), ("sapr-sw", {"output", "sliced_wasserstein", "weight_saliency"}), ("db-llm", {"output"})],
+    [
+        ("sapr", {"output", "weight_saliency"}),
+        ("sapr-sw", {"output", "sliced_wasserstein", "weight_saliency"}),
+        ("db-llm", {"output"}),
+        ("binary-mos", {"output"}),
+    ],
 )
 def test_loss_terms_come_by_name(tiny: Llama, name: str, terms: set[str]) -> None:
     events = run(tiny, small(name), MemoryBlocks())

@@ -160,3 +160,16 @@ def cut_saliency(saliency: Mapping[str, Matrix], quantile: float | None, *, by_m
         everything = np.concatenate([matrix.flatten() for matrix in cut.values()])
         cut = {name: matrix / everything.mean() for name, matrix in cut.items()}
     return cut
+
+
+def binary_mos(x: Sequence[float], weight: Matrix, router: Matrix, scale_in: Matrix, scale_out: Matrix) -> list[float]:
+    """y_o = s_out_o sum_i sign(W_oi) s_in_i x_i of one token, with s = sum_e g_e S_e and g = softmax(R x): BinaryMoS section 3.2, term by term."""
+    logits = [math.fsum(float(row[i]) * x[i] for i in range(len(x))) for row in router]
+    shares = [math.exp(logit - max(logits)) for logit in logits]
+    gates = [share / math.fsum(shares) for share in shares]
+    mixed_in = [math.fsum(gate * float(scale_in[e, i]) for e, gate in enumerate(gates)) for i in range(len(x))]
+    outputs = []
+    for o in range(len(weight)):
+        mixed_out = math.fsum(gate * float(scale_out[e, o]) for e, gate in enumerate(gates))
+        outputs.append(mixed_out * math.fsum((1.0 if weight[o, i] >= 0 else -1.0) * mixed_in[i] * x[i] for i in range(len(x))))
+    return outputs

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from salq.calibration.fit import Factors, FitData, loss_terms, losses_at_start
 from salq.calibration.frozen_block import dequantized_block
 from salq.calibration.linears import fit_linears
-from salq.calibration.objectives import OutputMSE, Targets, channel_weights
+from salq.calibration.objectives import AllTargets, OutputMSE, Targets, channel_weights
 from salq.calibration.recipe import Fit
 from salq.calibration.regularizers import WeightPreservation
 from salq.calibration.sliced_wasserstein import SlicedWasserstein
@@ -36,7 +36,8 @@ def student_and_data(model: Llama, tokens: Tensor) -> tuple[Student, FitData, St
     """Block 1, whose two streams differ: block 0 is quantized on the way."""
     streams = Streams(model, tokens, torch.device("cpu"))
     first = Student(model.blocks[0], LINEARS, SPEC, LWC(), None, torch.Generator())
-    streams.advance(streams.targets(model.blocks[0], augmented=False), dequantized_block(model.blocks[0], first.freeze()))
+    streams.targets(model.blocks[0], augmented=False)
+    streams.advance(dequantized_block(model.blocks[0], first.freeze()))
     targets = streams.targets(model.blocks[1], augmented=True)
     student = Student(model.blocks[1], LINEARS, SPEC, LWC(), LoRA(rank=2), torch.Generator().manual_seed(0))
     return student, FitData(streams.quantized, streams.kwargs, targets, None, 1), streams
@@ -106,7 +107,7 @@ def test_layer_wise_inputs_targets_and_loss(tiny: Llama, tokens: Tensor) -> None
         assert losses_at_start(stage, part, part_data).output == pytest.approx(want, rel=1e-3)
         yield StepDone(1, stage.name, 1, 1, {"output": want})
 
-    events = list(fit_linears([stage], student, tiny.blocks[1], streams.full, data, fit))
+    events = list(fit_linears([stage], student, tiny.blocks[1], streams, data, fit))
     assert len(seen) == len(SHARED_INPUTS)
     assert [(event.step, event.of) for event in events] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert not torch.equal(seen[1].inputs, captured_tensor(tiny.blocks[1], streams.quantized, "self_attn.o_proj", streams))
@@ -147,4 +148,4 @@ def test_a_saliency_of_zeros_stays_zero() -> None:
 
 def test_targets_of_a_batch() -> None:
     full = seeded(3, 2, 4)
-    assert torch.equal(Targets(full, None).batch(torch.tensor([2, 0])).on_full, full[[2, 0]])
+    assert torch.equal(AllTargets(full, None).batch(torch.tensor([2, 0])).on_full, full[[2, 0]])

@@ -10,10 +10,10 @@ from salq.packing.matrix import pack_matrix, unpack_matrix
 from salq.packing.planes import pack, unpack
 from salq.quant.frozen import FrozenLinear, rtn
 from salq.quant.size import PLANES, matrix_bits, packed_bytes
-from salq.quant.spec import BITS, QuantSpec
+from salq.quant.spec import BITS, SIGN_BITS, QuantSpec
 
 
-@given(st.sampled_from(BITS), st.integers(1, 7), st.integers(1, 130), st.integers(0, 2**20))
+@given(st.sampled_from((SIGN_BITS, *BITS)), st.integers(1, 7), st.integers(1, 130), st.integers(0, 2**20))
 def test_round_trip(bits: int, rows: int, count: int, seed: int) -> None:
     codes = torch.randint(0, 2**bits, (rows, count), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
     planes = pack(codes, bits)

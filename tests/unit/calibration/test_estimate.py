@@ -6,7 +6,9 @@ from torch import Tensor
 from transformers import LlamaConfig
 
 from salq import recipes
-from salq.calibration.estimate import ALLOCATED, GB, block_weights, estimate, saved_numbers
+from salq.calibration.estimate import block_weights, estimate
+from salq.calibration.memory import ALLOCATED, saved_numbers
+from salq.calibration.places import GB
 from salq.models.catalogue import CATALOGUE
 from salq.models.llama import Llama, load_model
 from salq.models.shapes import linear_shapes

@@ -12,9 +12,10 @@ from salq.core.errors import ConfigError, SalqError, UnknownNameError
 @pytest.mark.parametrize("preset", recipes.PRESETS)
 @pytest.mark.parametrize("name", recipes.names())
 def test_every_preset_resolves_and_survives_json(name: str, preset: str) -> None:
-    recipe = recipes.get(name, preset=preset, bits=2, group_size=32)
+    bits = 1 if name == "binary-mos" else 2
+    recipe = recipes.get(name, preset=preset, bits=bits, group_size=32)
     assert recipe.preset == preset
-    assert recipe.spec.tag == "w2g32"
+    assert recipe.spec.tag == ("w1" if bits == 1 else "w2g32")
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
 
 
@@ -85,7 +86,7 @@ def test_bad_fields_are_refused_in_one_sentence(overrides: dict[str, object], sa
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(UnknownNameError, match="rtn, apiq, sapr, salq, salq-full, apiq-lw, sapr-staged, sapr-sw, db-llm"):
+    with pytest.raises(UnknownNameError, match="rtn, apiq, sapr, salq, salq-full, apiq-lw, sapr-staged, sapr-sw, db-llm, binary-mos"):
         recipes.get("gptq")
     with pytest.raises(UnknownNameError, match="quick, base, published"):
         recipes.get("rtn", preset="fast")

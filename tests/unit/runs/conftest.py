@@ -52,7 +52,9 @@ def make_request(tiny_folder: Path, text_file: Path) -> MakeRequest:
             settings = {**settings, "distillation.steps": 4, "distillation.n_samples": 4, "distillation.seq_len": 24}
         values = {"model": str(tiny_folder), "text": str(text_file), "device": "cpu", **fields}
         evaluation = {"text": str(text_file), "windows": 2, "window": 32}
-        return CalibrateRequest(recipe=recipes.get(recipe, bits=2, group_size=32, overrides=settings), evaluation=evaluation, **values)
+        return CalibrateRequest(
+            recipe=recipes.get(recipe, bits=1 if recipe == "binary-mos" else 2, group_size=32, overrides=settings), evaluation=evaluation, **values
+        )
 
     return make
 

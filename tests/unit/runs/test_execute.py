@@ -24,7 +24,7 @@ METRICS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("recipe", ["rtn", "apiq", "sapr", "salq"])
+@pytest.mark.parametrize("recipe", ["rtn", "apiq", "sapr", "salq", "binary-mos"])
 def test_a_whole_run(store: RunStore, make_request: MakeRequest, recipe: str) -> None:
     run_id = store.create(make_request(recipe))
     events = list(execute(store, run_id))
@@ -38,6 +38,30 @@ def test_a_whole_run(store: RunStore, make_request: MakeRequest, recipe: str) ->
     assert set(fold(events).metrics) >= {"perplexity", "kl", "bits_per_weight", "size_mb", "seconds", "peak_memory_gb"}
     assert (store.folder(run_id) / "environment.json").is_file()
     assert not store.is_alive(run_id)
+
+
+def test_refreshed_saliency_and_streams_in_files_are_resumed_to_the_same_codes(store: RunStore, make_request: MakeRequest, codes: Codes) -> None:
+    plain = store.create(make_request("sapr", {"saliency.refresh": 1, "strength": 1.0}))
+    cut = store.create(make_request("sapr", {"saliency.refresh": 1, "strength": 1.0, "data.streams_gb": 1e-9}))
+    list(execute(store, plain))
+    events = execute(store, cut)
+    assert any(isinstance(event, ev.MetricReported) and event.name == "saliency_refresh" for event in events)  # between the blocks
+    events.close()
+    assert store.finished_blocks(cut) == 1
+    resumed = list(execute(store, cut))
+    assert ENDED.fullmatch(spelled(resumed)), spelled(resumed)
+    assert next(event.value["where"] for event in resumed if isinstance(event, ev.MetricReported) and event.name == "streams") == "disk"
+    assert codes(cut) == codes(plain)
+
+
+def test_matrices_without_a_weight_are_not_measured(store: RunStore, make_request: MakeRequest) -> None:
+    request = make_request("binary-mos")
+    run_id = store.create(request)
+    list(execute(store, run_id))
+    asked = ExploreRequest(model=request.model, text=request.text, n_samples=2, seq_len=24, device="cpu", run=run_id)
+    *_, last = execute(store, store.create(asked))
+    assert isinstance(last, ev.RunFailed)
+    assert "no weights to measure" in last.message
 
 
 @pytest.mark.parametrize("recipe", ["salq", "salq-full"])

@@ -1,9 +1,10 @@
-"""Every experiment of the repository resolves to sides that can be run, differ in what they say they differ in, and find their files again."""
+"""Experiments as values: every side resolves before any work, they differ in what they say they differ in, and find their files again."""
 
 import pytest
 
 from salq import recipes
-from salq.runs.experiment import EXPERIMENTS, sides
+from salq.core.errors import ConfigError
+from salq.runs.experiment import EXPERIMENTS, get, sides
 from salq.runs.limits import check
 from salq.runs.requests import CalibrateRequest
 
@@ -12,10 +13,25 @@ TEMPLATE = CalibrateRequest(model="smollm2-135m", recipe=recipes.get("rtn", pres
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_side_can_be_asked_for(name: str) -> None:
-    experiment = EXPERIMENTS[name]
+    experiment = get(name)
     found = sides(experiment, TEMPLATE, bits=[2], seeds=2)
     assert [side.label for side in found[:3]] == ["rtn", "rtn", experiment.contenders[0].label]  # the neighbours, then the baseline
     assert len({side.file for side in found}) == len({side.key for side in found}) == len(found) == 2 + 2 * len(experiment.contenders)
     for side in found:
         check(side.request)
         assert side.request.recipe.preset == "quick"
+
+
+def test_the_ablation_of_refreshed_saliency_differs_in_nothing_else() -> None:
+    by_label = {side.label: side.request.recipe for side in sides(get("ablations"), TEMPLATE, (2,), 1)}
+    for label in ("sapr", "channel-saliency"):
+        plain, refreshed = by_label[label], by_label[f"{label}-refreshed"]
+        assert (plain.refresh, refreshed.refresh) == (None, 6)
+        assert plain.saliency is not None
+        assert plain.saliency.model_copy(update={"refresh": 6}) == refreshed.saliency
+        assert plain.model_dump(exclude={"saliency"}) == refreshed.model_dump(exclude={"saliency"})
+
+
+def test_a_width_that_a_contender_does_not_have_is_refused_before_any_work() -> None:
+    with pytest.raises(ConfigError, match="use --bits 2"):
+        sides(get("quantizers"), TEMPLATE, (2, 3), 1)
