@@ -125,5 +125,5 @@ def _distillation(sizes: Sizes, recipe: Recipe) -> float:
 
 
 def _head(sizes: Sizes) -> float:
-    """The logits that exist at once, as much again, and about a copy of the head while it is multiplied with (measured on a CPU)."""
-    return 2 * HEAD_BYTES + 4 * sizes.of_head
+    """The logits that exist at once, and about a copy of the head while it is multiplied with (measured on a CPU)."""
+    return HEAD_BYTES + 4 * sizes.of_head
