@@ -46,6 +46,7 @@ test: setup-dev
 assets: $(VENV)/installed
 	$(PY) benchmarks/make_assets.py
 	$(PY) benchmarks/make_lessons.py
+	$(PY) benchmarks/make_tokens.py
 	$(PY) benchmarks/results_table.py
 
 audit: $(VENV)/installed

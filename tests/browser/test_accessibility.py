@@ -85,6 +85,14 @@ def test_every_view_says_something_before_the_first_click(visit: Visit) -> None:
     for reading in ("explore-reading", "explore-depth-reading", "explore-size-reading", "explore-budget-reading", "matrix-reading"):
         assert page.locator(f"#{reading} [aria-live=polite]").count() >= 1, reading
     expect(page.locator("#explore-reading")).not_to_be_empty()
+    page.locator("#tab-compare-button").click()
+    expect(page.locator("#token-kept")).to_contain_text("A kept example of this repository: the original's answer to “What is the capital")
+    expect(page.locator("#token-kept summary")).to_have_text("The command that made this")
+    assert page.locator("#token-text [role=option]").count() > 20
+    expect(page.locator("#token-text .details")).to_contain_text("Token ")
+    expect(page.locator("#token-text .fork")).to_contain_text("Where the two answers part")
+    assert (drawn(page, "where-blocks")["traces"][0]["size"], drawn(page, "where-kinds")["traces"][0]["size"]) == ([30], [7])
+    expect(page.locator("#where-ask")).to_be_hidden()  # only a text that was scored here can be broken down here
 
 
 @pytest.mark.long
