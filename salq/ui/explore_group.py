@@ -13,9 +13,10 @@ from salq.models.source import resolve
 from salq.quant.group_grid import GroupGrid
 from salq.quant.spec import QuantSpec, check_group_size
 from salq.runs.kept import MatrixMaps, WeightGroup, kept_group, kept_maps
+from salq.runs.reducer import open_block
 from salq.runs.store import RunStore
 from salq.ui.context import Choices
-from salq.ui.explore_actions import load_maps, open_block
+from salq.ui.explore_actions import POOLINGS, load_maps
 from salq.ui.explore_charts import NO_CHART, Chart
 from salq.ui.explore_subject import NOTHING, ROUNDING, run_of, spec_of_subject
 
@@ -164,11 +165,13 @@ def _columns(place: _Place, inputs: int) -> tuple[int, int]:
 
 
 def _maps(store: RunStore, choices: Choices, place: _Place, made_by: str) -> MatrixMaps | None:
-    """For the histogram, which the maps of the matrix bring along."""
-    try:
-        return load_maps(store, choices, place.block, place.matrix, "max", made_by)[0]
-    except SalqError:
-        return None
+    """For the histogram, which the maps of the matrix bring along, however they are pooled."""
+    for how in POOLINGS:
+        try:
+            return load_maps(store, choices, place.block, place.matrix, how, made_by)[0]
+        except SalqError:
+            continue
+    return None
 
 
 def _learned(store: RunStore, choices: Choices, subject: str, place: _Place, weights: "Tensor", spec: QuantSpec) -> list[GroupGrid]:

@@ -7,10 +7,12 @@ from typing import Any
 import gradio as gr
 
 from salq.core.errors import SalqError
+from salq.runs.reducer import Reducer
 from salq.runs.store import RunStore
 from salq.ui import words
 from salq.ui.context import Choices, UiContext, as_gr_error
 from salq.ui.explore_actions import (
+    NotReducedError,
     explore_request,
     is_here,
     kept_picture,
@@ -29,6 +31,9 @@ from salq.ui.links import read_link
 
 Updates = list[Any]
 Selection = dict[str, Any]
+
+MOST_REDUCTIONS = 2
+"""A model that is fetched may turn out to have fewer blocks than were asked for: then its last one is reduced instead."""
 
 FIRST_METRIC = "output_error"
 """It differs most between matrices: the same rounding hurts some a lot and others hardly."""
@@ -61,6 +66,7 @@ class Drawing:
         """Keeps the context; every handler reads the run store anew."""
         self._store, self._limits = ctx.store, ctx.limits
         self._ctx = ctx
+        self._reducer = Reducer()
 
     def grid(self, shown: str, metric: str, made_by: str, minus: str, *values: Any) -> Updates:
         """[grid, reading, problem, table, table's fold, sizes, digest]."""
@@ -100,7 +106,10 @@ class Drawing:
         return [*panels, unless(before[2], budget.grid), slider, [digest(one) for one in figures]]
 
     def matrix(self, shown: str, selection: Selection, pooling: str, made_by: str, *values: Any) -> Iterator[Updates]:
-        """[maps, reading, table, spectrum's panel, block picker, matrix picker, bridge, digest]; fetches a model only when asked to."""
+        """[maps, reading, table, spectrum's panel, block picker, matrix picker, bridge, digest]; fetches a model only when asked to.
+
+        What is not on disk yet is made in a process of its own, and said meanwhile.
+        """
         try:
             choices = Choices.of(*values)
             self._limits.check_model(choices.model)
@@ -109,6 +118,15 @@ class Drawing:
                     yield self._not_fetched(choices, selection)
                     return
                 yield [gr.skip(), reading(words.FETCHING.format(model=choices.short_model)), *[gr.skip()] * 8]
+            for _ in range(MOST_REDUCTIONS):
+                try:
+                    yield self._matrix(shown, choices, selection, pooling, made_by)
+                    return
+                except NotReducedError as missing:
+                    wanted = missing.wanted
+                if is_here(choices.model):
+                    yield [gr.skip(), reading(words.BEING_REDUCED), *[gr.skip()] * 8]
+                self._reducer.reduce(wanted)
             yield self._matrix(shown, choices, selection, pooling, made_by)
         except SalqError as error:
             yield [plot_update(None), reading(str(error), problem=True), [], *panel_updates("", NO_CHART), *[gr.skip()] * 3, ""]

@@ -16,8 +16,9 @@ from salq.lessons.words import LESSONS, Lesson
 from salq.models.catalogue import DEFAULT_MODEL
 from salq.models.shapes import linear_shapes
 from salq.runs.exploration import Exploration, explorations, saliency_key_of
+from salq.runs.reducer import open_block
 from salq.ui.context import UiContext
-from salq.ui.explore_actions import is_here, known_config, open_block
+from salq.ui.explore_actions import is_here, known_config
 from salq.ui.explore_subject import run_of, subjects
 
 if TYPE_CHECKING:

@@ -6,14 +6,17 @@ from datetime import datetime
 from itertools import product
 from typing import Any
 
+from salq.core import settings
 from salq.core.errors import ConfigError, SalqError
 from salq.figures import TradePoint, frontier, payload, trade_off
 from salq.runs.kept import kept_runs
 from salq.runs.limits import Limits
 from salq.runs.requests import CalibrateRequest
 from salq.runs.store import RunInfo, RunStore
+from salq.ui import words
 from salq.ui.context import WHOLE_ROW, Choices
 from salq.ui.html import duration, number
+from salq.ui.status import state
 
 HEADER = ["run", "status", "model", "perplexity", "KL, nats/token", "bits/weight", "model, MB", "time", "memory, GB", "started"]
 QUALITY = {"perplexity": "Perplexity", "kl": "KL divergence"}
@@ -77,15 +80,44 @@ def sweep_requests(
 def start_sweep(store: RunStore, requests: Iterable[CalibrateRequest]) -> list[str]:
     """Store and start every request that no run has answered or is answering; returns the ids of the new runs."""
     from salq.runs import worker
+    from salq.runs.plan import plan
 
     answered = {info.request.key() for info in store.list() if info.request is not None and (info.is_active or info.status == "done")}
     started = []
     for request in requests:
         if request.key() not in answered:
             run_id = store.create(request)
+            store.expect(run_id, plan(request).estimate.total_seconds)  # so that those behind it know how long they wait
             worker.start(store, run_id)
             started.append(run_id)
     return started
+
+
+@dataclass(frozen=True)
+class Picked:
+    """The run that is chosen in the list: how it stands, and what its pin means, in words."""
+
+    told: str
+    pinned: bool
+
+
+def picked(store: RunStore, run: str | None) -> Picked | None:
+    """What is said of the chosen run; None when none is, or it is gone."""
+    try:
+        info = store.get(run) if run else None
+    except SalqError:
+        info = None
+    if info is None:
+        return None
+    return Picked(f"{info.title}: {state(info)}. {pin_words(info.pinned)}", info.pinned)
+
+
+def pin_words(pinned: bool) -> str:
+    """What it means that a run is pinned, or is not, on this machine."""
+    quota = settings.quota_gb()
+    if quota is None:
+        return words.PINNED_NO_QUOTA if pinned else words.NOT_PINNED_NO_QUOTA
+    return (words.PINNED if pinned else words.NOT_PINNED).format(quota=f"{quota:g}")
 
 
 def _own_points(runs: Sequence[RunInfo], model: str, quality: str) -> list[TradePoint]:
@@ -156,13 +188,12 @@ def _reading(points: Sequence[TradePoint], quality: str, original: float | None)
 
 def _row(info: RunInfo) -> list[Any]:
     metrics = info.metrics
-    status = info.status if info.status != "running" else f"running, {info.progress.fraction:.0%}"
     model = info.request.short_model if info.request is not None else ""
     numbers = [metrics.get(key) for key in ("perplexity", "kl", "bits_per_weight", "model_size_mb")]
     shown = [number(value) if isinstance(value, int | float) else "" for value in numbers]
     seconds, memory = metrics.get("seconds", info.progress.seconds), metrics.get("peak_memory_gb")
     cost = [duration(seconds) if seconds is not None else "", f"{memory:.2f}" if isinstance(memory, int | float) else ""]
-    return [info.title, status, model, *shown, *cost, _when(info)]
+    return [info.title, state(info), model, *shown, *cost, _when(info)]
 
 
 def _when(info: RunInfo) -> str:
