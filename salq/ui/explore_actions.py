@@ -133,6 +133,14 @@ def known_config(model: str) -> dict[str, Any] | None:
     return None if folder is None else read_folder_config(folder)
 
 
+def config_or_none(model: str) -> dict[str, Any] | None:
+    """`known_config`, with None also for a folder that is not a LLaMA."""
+    try:
+        return known_config(model)
+    except SalqError:
+        return None
+
+
 def is_here(model: str) -> bool:
     """Whether a model's files are on this machine, so that opening a matrix needs no download."""
     return is_local(model) if model in CATALOGUE else _folder_of(model) is not None

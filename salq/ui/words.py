@@ -74,5 +74,6 @@ NOT_PINNED = "It is not pinned: once all runs take more than {quota} GB, the old
 PINNED_NO_QUOTA = "It is pinned. No quota of disk is set here (SALQ_QUOTA_GB), so no run is removed by itself anyway."
 NOT_PINNED_NO_QUOTA = "It is not pinned. No quota of disk is set here (SALQ_QUOTA_GB); should one be set, Pin keeps the run from being removed."
 PIN, UNPIN = "Pin", "Unpin"
+PIN_EXPLORED, UNPIN_EXPLORED = "Pin these results", "Unpin these results"
 DELETE_CONFIRM = "Delete this run with its finished blocks? This cannot be undone."
 PASSWORD = "This server asks for a password; whoever runs it has told you. Any name will do."

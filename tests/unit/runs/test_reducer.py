@@ -67,7 +67,8 @@ def test_what_cannot_be_reduced_is_one_sentence(salq_home: Path, tiny_folder: Pa
         carry_out(wanted(salq_home, tiny_folder, block=99))
     with pytest.raises(SalqError, match="100"):
         carry_out(wanted(salq_home, tiny_folder, spec=QuantSpec(bits=2, group_size=100)))
-    assert "no-such-model" in reducer.answer_to(wanted(salq_home, "no-such-model").model_dump_json())["error"]
+    with pytest.raises(SalqError, match="no-such-model"):
+        reducer.answer_to(wanted(salq_home, "no-such-model").model_dump_json())
     salq_home.mkdir(parents=True, exist_ok=True)
     (salq_home / "views").write_text("a file where a folder should be")
     with pytest.raises(SalqError, match="could not be written"):

@@ -162,7 +162,7 @@ def test_blocks_and_presence_of_a_model(tiny_folder: Path) -> None:
 
 
 def test_nothing_is_fetched_until_a_matrix_is_asked_for(store: RunStore) -> None:
-    ctx = SimpleNamespace(store=store, limits=LOCAL)
+    ctx = SimpleNamespace(store=store, limits=LOCAL, public=False)
     values = ("llama-2-7b", 3, 64, False, "cpu", "bundled")
     drawing = Drawing(ctx)  # type: ignore[arg-type]
     (updates,) = list(drawing.matrix("", {"block": 0, "matrix": "mlp.down_proj"}, "max", "rounding", *values))
@@ -175,7 +175,7 @@ def test_nothing_is_fetched_until_a_matrix_is_asked_for(store: RunStore) -> None
 
 
 def test_a_matrix_that_nobody_has_looked_at_is_said_and_made_by_another_process(store: RunStore, tiny_folder: Path) -> None:
-    drawing = Drawing(SimpleNamespace(store=store, limits=LOCAL))  # type: ignore[arg-type]
+    drawing = Drawing(SimpleNamespace(store=store, limits=LOCAL, public=False))  # type: ignore[arg-type]
     made: list[object] = []
     drawing._reducer.reduce = lambda wanted: (made.append(wanted), carry_out(wanted))[0]  # type: ignore[method-assign] - the same, without the process
     values = (str(tiny_folder), 3, 64, False, "cpu", "bundled")
