@@ -193,7 +193,7 @@ def _row(info: RunInfo) -> list[Any]:
     shown = [number(value) if isinstance(value, int | float) else "" for value in numbers]
     seconds, memory = metrics.get("seconds", info.progress.seconds), metrics.get("peak_memory_gb")
     cost = [duration(seconds) if seconds is not None else "", f"{memory:.2f}" if isinstance(memory, int | float) else ""]
-    return [info.title, state(info), model, *shown, *cost, _when(info)]
+    return [info.title, f"{state(info)}, pinned" if info.pinned else state(info), model, *shown, *cost, _when(info)]
 
 
 def _when(info: RunInfo) -> str:

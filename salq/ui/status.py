@@ -62,14 +62,13 @@ def waiting(info: RunInfo) -> str:
 
 
 def state(info: RunInfo) -> str:
-    """How a run stands, for a table: its place in the queue, how far it is, whether it is pinned."""
-    told = info.status
+    """How a run stands: its place in the queue, or how far it is."""
     if info.status == "queued":
-        told = waiting(info)
-    elif info.status == "running":
+        return waiting(info)
+    if info.status == "running":
         left = info.silence_words if info.silence is not None else "" if info.progress.eta is None else f"{duration(info.progress.eta)} left"
-        told = f"running, {info.progress.fraction:.0%}" + (f", {left}" if left else "")
-    return f"{told}, pinned" if info.pinned else told
+        return f"running, {info.progress.fraction:.0%}" + (f", {left}" if left else "")
+    return info.status
 
 
 def _html(state: str, text: str, last_at: float | None = None) -> str:

@@ -66,6 +66,10 @@ def test_compute_fills_the_grid_and_adds_saliency(served: Served, visit: Visit) 
     expect(page.locator("#matrix-reading")).to_contain_text("of the saliency")
     assert [trace["name"] for trace in drawn(page, "matrix-maps")["traces"]] == ["Saliency", "Rounding error", "Saliency × error²"]
     assert served.store.list()[0].status == "done"
+    page.locator("#explore-pin").click()
+    expect(page.locator("#explore-pin")).to_have_text("Unpin these results")
+    expect(page.locator("#explore-progress")).to_contain_text("It is pinned.")
+    assert served.store.list()[0].pinned
 
 
 def test_a_click_on_a_cell_opens_its_maps(computed: Served, visit: Visit) -> None:

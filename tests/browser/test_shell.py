@@ -84,6 +84,15 @@ def test_a_sweep_fills_the_chart_and_its_runs_can_be_opened_and_deleted(served: 
     expect(page.locator("#runs-table")).to_contain_text("done")
     title = served.store.list()[0].title
     pick_run(page, title)
+    expect(page.locator("#runs-told")).to_contain_text("done. It is not pinned.")
+    page.locator("#runs-pin").click()
+    expect(page.locator("#runs-pin")).to_have_text("Unpin")
+    expect(page.locator("#runs-told")).to_contain_text("done. It is pinned.")
+    expect(page.locator("#runs-table")).to_contain_text("done, pinned")
+    assert [info.pinned for info in served.store.list()] == [True, False]
+    page.locator("#runs-pin").click()
+    expect(page.locator("#runs-pin")).to_have_text("Pin")
+    assert not served.store.list()[0].pinned
     page.locator("#runs-open").click()
     expect(page.locator("#tab-calibrate-button")).to_have_attribute("aria-selected", "true")
     expect(page.locator("#status-chip")).to_contain_text("done, perplexity")

@@ -54,7 +54,6 @@ def chosen(page: Page) -> int:
     return int((page.locator("#token-text [role=listbox]").get_attribute("aria-activedescendant") or "-1").rsplit("-", 1)[-1])
 
 
-@pytest.mark.long
 def test_ask_again_edit_and_presets(served: Served, visit: Visit) -> None:
     page = visit("?tab=compare")
     setting(page, "length", "8")
@@ -123,7 +122,6 @@ def test_the_originals_answer_token_by_token_and_where_it_breaks(served: Served,
     expect(page.locator("#where-table")).to_contain_text("mlp.down_proj, all blocks")
 
 
-@pytest.mark.long
 def test_a_text_of_ones_own_is_text_and_belongs_to_its_visitor(served: Served, visit: Visit) -> None:
     page, other = visit("?tab=compare"), visit("?tab=compare")
     score_own(page, "  ")
@@ -145,7 +143,6 @@ def test_a_text_of_ones_own_is_text_and_belongs_to_its_visitor(served: Served, v
     expect(other.locator(TOKENS)).to_have_count(len("Another text") - 1, timeout=LONG_MS)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(("theme", "width"), [("light", 390), ("dark", 1440)])
 def test_nothing_is_cut_off(served: Served, visit: Visit, theme: str, width: int) -> None:
     page = visit("?tab=compare", theme=theme, width=width)

@@ -97,7 +97,7 @@ def test_the_chosen_run_says_what_its_pin_means_here(store: RunStore, monkeypatc
     monkeypatch.setenv("SALQ_QUOTA_GB", "20")
     one = picked(store, run_id)
     assert one is not None
-    assert one.told.startswith("rtn w3g64 mine: done, pinned. It is pinned: it stays")
+    assert one.told.startswith("rtn w3g64 mine: done. It is pinned: it stays")
     assert "quota of 20 GB" in one.told
     assert [row[1] for row in runs_view(store, "mine", "perplexity").table] == ["done, pinned"]
     assert picked(store, None) is picked(store, "20200101-000000-dead") is None

@@ -64,8 +64,6 @@ def test_a_waiting_run_says_how_many_are_before_it_and_when_it_starts(store: Run
         assert state(store.get(ids[1])) == "waiting for 1 other run, starts in about 2 min"
         assert "second: waiting for 1 other run, starts in about 2 min" in chip(store, ids[1])
         assert state(store.get(ids[2])) == "waiting for 2 other runs"  # the second says nothing of how long it takes
-        store.pin(ids[2], pinned=True)
-        assert state(store.get(ids[2])) == "waiting for 2 other runs, pinned"
     finally:
         for one in alive:
             one.release()
