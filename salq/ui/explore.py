@@ -21,6 +21,8 @@ __all__ = ["build", "plot_data"]
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 DRAW: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", "concurrency_limit": 4, "trigger_mode": "always_last"}
+WAITING = 16
+"""Visitors whose matrix may be on its way at a time: most of them wait for the process that reduces it, and must not hold up the others."""
 RESIZE = "() => setTimeout(() => window.dispatchEvent(new Event('resize')), 60)"
 """A chart that was drawn while its tab was hidden has no width yet."""
 
@@ -251,7 +253,8 @@ def _wire(ctx: UiContext, over: _Overview, parts: _Parts, first: First) -> None:
     drawn = gr.on(
         [ctx.selection.change, detail.how.input, over.made_by.change, *changed], draw.matrix,
         [maps_shown, ctx.selection, detail.how, over.made_by, *side.inputs],
-        [detail.maps, detail.text, detail.table, *detail.spectrum.all, detail.block, detail.matrix, ctx.bridge, maps_shown], **DRAW,
+        [detail.maps, detail.text, detail.table, *detail.spectrum.all, detail.block, detail.matrix, ctx.bridge, maps_shown],
+        **(DRAW | {"concurrency_limit": WAITING}),
     )  # fmt: skip
     of_group = (
         [group_shown, ctx.selection, *who, *side.inputs],
