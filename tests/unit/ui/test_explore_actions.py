@@ -174,6 +174,7 @@ def test_nothing_is_fetched_until_a_matrix_is_asked_for(store: RunStore) -> None
     asked.close()
 
 
+@pytest.mark.filterwarnings("ignore:The value passed into gr.Dropdown")  # an update outside of an event looks like a new control
 def test_a_matrix_that_nobody_has_looked_at_is_said_and_made_by_another_process(store: RunStore, tiny_folder: Path) -> None:
     drawing = Drawing(SimpleNamespace(store=store, limits=LOCAL, public=False))  # type: ignore[arg-type]
     made: list[object] = []
