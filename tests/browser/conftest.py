@@ -11,7 +11,6 @@ A failed test leaves a screenshot and the page's document in test-results/; with
 
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -86,7 +85,7 @@ def serving(folder: Path, model: Path, *, threads: int = 1) -> Iterator[Served]:
     home, log, port = folder / "home", folder / "page.log", free_port()
     environment = os.environ | {
         "SALQ_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads), "GRADIO_ANALYTICS_ENABLED": "False",
-        "GRADIO_TEMP_DIR": str(folder / "gradio"),
+        "GRADIO_TEMP_DIR": str(folder / "gradio"), "PYTHONUNBUFFERED": "1",
     }  # fmt: skip
     environment.pop("SPACE_ID", None)
     with log.open("wb") as output:
@@ -102,7 +101,7 @@ def serving(folder: Path, model: Path, *, threads: int = 1) -> Iterator[Served]:
         for info in page.store.list():
             if info.is_active:
                 page.store.cancel(info.id)
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # at once; how a page ends on Ctrl+C is looked at in tests/e2e/test_app.py
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:

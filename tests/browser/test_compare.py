@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -167,7 +166,7 @@ def test_a_crash_leaves_the_page_usable(served: Served, visit: Visit) -> None:
 
 def test_a_finished_run_can_be_chosen(served: Served, visit: Visit) -> None:
     from salq import recipes
-    from salq.runs import worker
+    from salq.runs.execute import execute
     from salq.runs.requests import CalibrateRequest, Evaluation
 
     recipe = recipes.get("rtn", bits=8, group_size=32)
@@ -177,10 +176,7 @@ def test_a_finished_run_can_be_chosen(served: Served, visit: Visit) -> None:
     run_id = served.store.create(request)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SALQ_HOME", str(served.home))
-        worker.start(served.store, run_id)
-    deadline = time.monotonic() + 120
-    while served.store.get(run_id).is_active and time.monotonic() < deadline:
-        time.sleep(0.3)
+        list(execute(served.store, run_id))
     assert served.store.get(run_id).status == "done", served.store.get(run_id).problem
     page = visit("?tab=compare")
     page.locator("#compare-side-1 input").click()

@@ -1,7 +1,6 @@
 """Explore in a browser: compute, click a cell, use the keys and the pickers, follow a link; light and dark, wide and narrow."""
 
 import re
-import time
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -18,17 +17,14 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(420)]
 def computed(served: Served) -> Served:
     """A page whose model was explored before the browser comes, by the same code that Compute starts."""
     from salq.quant.spec import QuantSpec
-    from salq.runs import worker
+    from salq.runs.execute import execute
     from salq.runs.requests import ExploreRequest
 
     specs = tuple(QuantSpec(bits=bits, group_size=64) for bits in (3, 2))
     run_id = served.store.create(ExploreRequest(model=str(served.model), specs=specs, text=str(EVALUATION), n_samples=2, seq_len=32, device="cpu"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SALQ_HOME", str(served.home))
-        worker.start(served.store, run_id)
-    deadline = time.monotonic() + 120
-    while served.store.get(run_id).is_active and time.monotonic() < deadline:
-        time.sleep(0.3)
+        list(execute(served.store, run_id))
     info = served.store.get(run_id)
     assert info.status == "done", info.problem
     return served
@@ -134,21 +130,20 @@ def test_pooling_and_bits_redraw_and_a_misfit_is_one_sentence(computed: Served, 
     expect(page.locator("#explore-problem")).to_contain_text("shown is w2g64")
 
 
-def test_a_link_opens_its_view_and_a_bad_one_says_so(computed: Served, visit: Visit) -> None:
+def test_a_link_opens_its_view(computed: Served, visit: Visit) -> None:
     page = visit("?block=1&matrix=o_proj&bits=2")
     expect(page.locator("#tab-explore-button")).to_have_attribute("aria-selected", "true")
     expect(page.locator("#matrix-name input")).to_have_value("self_attn.o_proj")
     assert chosen_block(page) == "1"
     expect(page.locator("#bits input[value='2']")).to_be_checked()
-    page = visit("?block=99&matrix=<b>x</b>&run=../../x&tab=explore")
-    expect(page.locator("#link-notice")).to_contain_text("run, block or matrix")
-    assert chosen_block(page) == "0"
 
 
-def test_two_visitors_do_not_share_a_selection(computed: Served, visit: Visit) -> None:
-    one, two = visit("?tab=explore"), visit("?tab=explore")
+def test_a_bad_link_says_so_and_two_visitors_do_not_share_a_selection(computed: Served, visit: Visit) -> None:
+    one, two = visit("?tab=explore"), visit("?block=99&matrix=<b>x</b>&run=../../x&tab=explore")
     drawn(one, "explore-grid")
     drawn(two, "explore-grid")
+    expect(two.locator("#link-notice")).to_contain_text("run, block or matrix")
+    assert chosen_block(two) == "0"
     click_cell(one, 1, 0)
     expect(one.locator("#matrix-name input")).to_have_value("self_attn.q_proj")
     assert (chosen_block(two), two.locator("#matrix-name input").input_value()) == ("0", "mlp.down_proj")
