@@ -179,11 +179,15 @@ def _reading(points: Sequence[TradePoint], quality: str, original: float | None)
     unit = "perplexity" if quality == "perplexity" else "nats per token"
     against = f"; the original is at {number(original)}" if original is not None else ""
     if small is good:
-        return f"{small.recipe} {small.label} beats every other run in both: {small.size_mb:.0f} MB at {number(small.value)} {unit}{against}."
+        return f"{small.recipe} {small.label} beats every other run in both: {_mb(small)} at {number(small.value)} {unit}{against}."
     return (
-        f"{len(best)} of {len(points)} runs are on the frontier: from {small.recipe} {small.label} ({small.size_mb:.0f} MB, {number(small.value)}) "
-        f"to {good.recipe} {good.label} ({good.size_mb:.0f} MB, {number(good.value)} {unit}){against}."
+        f"{len(best)} of {len(points)} runs are on the frontier: from {small.recipe} {small.label} ({_mb(small)}, {number(small.value)}) "
+        f"to {good.recipe} {good.label} ({_mb(good)}, {number(good.value)} {unit}){against}."
     )
+
+
+def _mb(point: TradePoint) -> str:
+    return f"{point.size_mb:.0f} MB" if point.size_mb >= 10 else f"{point.size_mb:.2g} MB"  # noqa: PLR2004 - a tiny model is not 0 MB
 
 
 def _row(info: RunInfo) -> list[Any]:

@@ -14,7 +14,7 @@ from salq.ui.links import COPY_RUN_LINK
 from salq.ui.runs_actions import HEADER, QUALITY, Picked, RunsView, picked, runs_view, start_sweep, sweep_requests
 
 RECIPES = ("rtn", "apiq", "sapr", "salq", "salq-full")
-WIDTHS = ["220px", "110px", "130px", "105px", "130px", "110px", "100px", "75px", "105px", "150px"]
+WIDTHS = ["220px", "190px", "130px", "105px", "130px", "110px", "100px", "75px", "105px", "150px"]
 PRESETS = ("quick", "base", "published")
 
 
