@@ -41,7 +41,7 @@ PROCESSES = SIDES
 LEDE = "Does it still talk the same? One prompt, the original and its quantized form, side by side."
 SIDE_INFO = (
     "The reference.",
-    "Rounding to nearest needs no run; finished calibrations are in the list.",
+    "Rounding to nearest, or a calibration.",
     "A third answer, if you like.",
 )
 PROMPT_HINT = "Ask something"
