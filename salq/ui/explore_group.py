@@ -212,7 +212,7 @@ def _tile(rows: np.ndarray, quantized: np.ndarray | None, top: int, left: int, p
 
 def _line(weights: Sequence[float], grids: Sequence[GroupGrid], place: _Place, spec: QuantSpec, problem: str) -> Chart:
     shown = slice(0, MOST_DOTS)
-    rulers = [Ruler(_ruler_name(grid), grid.levels, grid.codes[shown], grid.values[shown]) for grid in grids]
+    rulers = [Ruler(grid.name, grid.levels, grid.codes[shown], grid.values[shown], _ruler_details(grid)) for grid in grids]
     figure = number_lines(list(weights[shown]), rulers, place.first)
     name = f"salq-block{place.block}-{place.matrix}-row{place.row}-group{place.group}-{spec.tag}"
     header = ["input", "weight", *(f"{what}, {grid.name}" for grid in grids for what in ("code", "becomes"))]
@@ -224,12 +224,11 @@ def _line(weights: Sequence[float], grids: Sequence[GroupGrid], place: _Place, s
     return Chart(payload(figure, name), _line_reading(weights, grids) + cut, problem, header, table)
 
 
-def _ruler_name(grid: GroupGrid) -> str:
-    clip = " and ".join(
-        f"{keeps:.0%} of the {side} end" for keeps, side in ((grid.keeps_low, "low"), (grid.keeps_high, "high")) if keeps is not None
-    )  # fmt: skip
-    adapter = f", adapter of rank {grid.rank} added" if grid.rank else ""
-    return f"{grid.name}: {len(grid.levels)} levels, reaching {clip}{adapter}" if clip else f"{grid.name}: {len(grid.levels)} levels{adapter}"
+def _ruler_details(grid: GroupGrid) -> tuple[str, str]:
+    """Beside the grid's name: its levels and the adapter; below it: how far it reaches."""
+    clip = " and ".join(f"{keeps:.0%} of the {side} end" for keeps, side in ((grid.keeps_low, "low"), (grid.keeps_high, "high")) if keeps is not None)
+    adapter = f", adapter of rank {grid.rank}" if grid.rank else ""
+    return f"{len(grid.levels)} levels{adapter}", f"reaching {clip}" if clip else ""
 
 
 def _mean_move(weights: Sequence[float], values: Sequence[float]) -> float:

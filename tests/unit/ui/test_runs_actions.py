@@ -101,3 +101,15 @@ def test_the_chosen_run_says_what_its_pin_means_here(store: RunStore, monkeypatc
     assert "quota of 20 GB" in one.told
     assert [row[1] for row in runs_view(store, "mine", "perplexity").table] == ["done, pinned"]
     assert picked(store, None) is picked(store, "20200101-000000-dead") is None
+
+
+def test_runs_that_were_measured_on_another_text_are_no_points_beside_the_others(store: RunStore) -> None:
+    same = {"text": "one text", "windows": 8, "window": 512}
+    shown = [finished(store, "mine", **same), finished(store, "mine", **same, perplexity=50.0)]  # type: ignore[arg-type]
+    finished(store, "mine", **same | {"window": 64}, perplexity=4.0, perplexity_original=3.0)  # type: ignore[arg-type]
+    view = runs_view(store, "mine", "perplexity")
+    points = [trace for trace in json.loads(view.figure)["data"] if trace["name"] == "rtn"]
+    assert {point[0] for point in points[0]["customdata"]} == set(shown)
+    assert "the original is at 22.6" in view.reading
+    assert view.reading.endswith("Measured on one text: 8 windows of 512 tokens. 1 run that was measured otherwise is in the table only.")
+    assert len(view.table) == 3
