@@ -103,10 +103,10 @@ class Picked:
     pinned: bool
 
 
-def picked(store: RunStore, run: str | None) -> Picked | None:
+def picked(store: RunStore, run: Any) -> Picked | None:
     """What is said of the chosen run; None when none is, or it is gone."""
     try:
-        info = store.get(run) if run else None
+        info = store.get(run) if isinstance(run, str) and run else None
     except SalqError:
         info = None
     if info is None:

@@ -228,7 +228,7 @@ def _summary(view: RunsView) -> str:
     return reading(view.reading or words.RUNS_EMPTY) + note(words.RUNS_LEGEND if view.reading else "")
 
 
-def _chosen(run: str | None) -> str:
-    if not run:
+def _chosen(run: Any) -> str:
+    if not isinstance(run, str) or not run:
         raise ConfigError("No run is chosen; click a row of the table or pick one from the list.")
     return run

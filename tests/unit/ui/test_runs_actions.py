@@ -100,7 +100,7 @@ def test_the_chosen_run_says_what_its_pin_means_here(store: RunStore, monkeypatc
     assert one.told.startswith("rtn w3g64 mine: done. It is pinned: it stays")
     assert "quota of 20 GB" in one.told
     assert [row[1] for row in runs_view(store, "mine", "perplexity").table] == ["done, pinned"]
-    assert picked(store, None) is picked(store, "20200101-000000-dead") is None
+    assert [picked(store, gone) for gone in (None, "20200101-000000-dead", "../..", 7)] == [None] * 4
 
 
 def test_runs_that_were_measured_on_another_text_are_no_points_beside_the_others(store: RunStore) -> None:
