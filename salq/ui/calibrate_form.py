@@ -14,7 +14,7 @@ from salq.ui.html import facts, note, reading, section
 PRESET_INFO = "quick: minutes on two CPU cores. base: longer and better. published: the paper's own settings, for a GPU and hours."
 BLOCKS_INFO = "Only the first N, for a try; 0 is all."
 SEED_INFO = "Same seed, same codes."
-TITLE_INFO = "How the run is listed."
+TITLE_INFO = "How the run is listed; empty: by what it is."
 COMMAND_INFO = "The same run from a terminal."
 ADVANCED = "Every setting of the recipe. Changed ones appear in the command line; bits, group size and symmetric are in the sidebar."
 
