@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 
 from salq.core.errors import ConfigError, ModelError, SalqError, ShapeError
@@ -31,6 +32,7 @@ from salq.ui.explore_actions import (
 )
 from salq.ui.explore_grid import grid_view
 from salq.ui.explore_updates import Drawing
+from salq.ui.visitors import SharedStore
 
 
 @pytest.fixture
@@ -201,3 +203,30 @@ def test_choices_refuse_what_the_page_does_not_offer() -> None:
     for values in (("m", 5, 64), ("m", 3, 7), ("", 3, 64), (None, 3, 64)):
         with pytest.raises(SalqError):
             Choices.of(*values, False, "auto", "auto")
+
+
+def test_a_waiting_computation_says_when_its_turn_comes_and_can_be_pinned(store: RunStore, tiny_folder: Path) -> None:
+    drawing = Drawing(SimpleNamespace(store=store, limits=LOCAL, public=False))  # type: ignore[arg-type]
+    request = explore_request(choices(str(tiny_folder)), LOCAL)
+    first, second = store.create(request), store.create(request)
+    store.expect(first, 300.0)
+    alive = []
+    try:
+        for run_id in (first, second):
+            alive.append(store.take(run_id, "foreground"))
+            store.queue.enter(run_id, "cpu")
+        told, *_, pin, finished = drawing.watch(second)
+        assert "This computation is waiting for 1 other run, starts in about 5 min." in told
+        assert (pin.value, pin.visible, finished) == ("Pin these results", True, gr.skip())
+        drawing.pin(second)
+        told, *_, pin, _ = drawing.watch(second)
+        assert "It is pinned." in told
+        assert pin.value == "Unpin these results"
+        drawing.pin(second)
+        assert not store.get(second).pinned
+    finally:
+        for one in alive:
+            one.release()
+    shared = SharedStore(store.root)
+    with pytest.raises(ConfigError, match="not pinned by visitors"):
+        shared.pin(second, pinned=True)
