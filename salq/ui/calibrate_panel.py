@@ -7,15 +7,18 @@ from typing import Any
 
 import gradio as gr
 
-from salq.ui.context import UiContext
-from salq.ui.explore_shown import plot_update
-from salq.ui.html import facts, note, progress_bar, reading
+from salq.ui.context import Choices, UiContext
+from salq.ui.explore_charts import chart_or_problem, depth_chart
+from salq.ui.explore_shown import plot_data, plot_update
+from salq.ui.explore_subject import NOTHING, ROUNDING
+from salq.ui.html import csv_button, facts, note, progress_bar, reading
 from salq.ui.run_papers import TROUBLED
 from salq.ui.run_view import TABLE_HEADER, RunView, errors_figure, errors_table, kept_facts, loss_figure, result_facts
 from salq.ui.status import waiting
 
 LATEST = "latest"
 BLOCK_INFO = "Whose loss curves are drawn."
+KEPT_CHART = "What calibration repairs, measured before: how far the hidden state has moved after each block (solid lines: all blocks quantized)."
 EMPTY = "No calibration is running. Choose a recipe and press Start; it goes on if you close this page, and is found again when you come back."
 
 Updates = list[Any]
@@ -26,6 +29,8 @@ class Panel:
     """The parts of the panel."""
 
     headline: gr.HTML
+    kept: gr.Column
+    """What calibration has repaired in a kept result: shown while no run is watched."""
     cancel: gr.Button
     resume: gr.Button
     results: gr.HTML
@@ -45,7 +50,7 @@ class Panel:
     def outputs(self) -> list[Any]:
         """In the order of `updates`."""
         return [
-            self.headline, self.cancel, self.resume, self.results, self.block, self.loss, self.errors, self.table_fold, self.table,
+            self.headline, self.kept, self.cancel, self.resume, self.results, self.block, self.loss, self.errors, self.table_fold, self.table,
             self.log_fold, self.log, self.papers_fold, self.papers, self.seen,
         ]  # fmt: skip
 
@@ -53,6 +58,8 @@ class Panel:
 def build_panel(ctx: UiContext) -> Panel:
     """Lay it out; before any run it shows what is kept."""
     headline = gr.HTML(_idle_html(ctx.default_model, 3), elem_id="calibrate-status")
+    with gr.Column(elem_id="calibrate-kept") as kept:
+        _build_kept(ctx)
     with gr.Row(elem_id="calibrate-buttons"):
         cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="calibrate-cancel", scale=0, min_width=130)
         again = gr.Button("Resume", visible=False, elem_id="calibrate-resume", scale=0, min_width=130)
@@ -68,8 +75,17 @@ def build_panel(ctx: UiContext) -> Panel:
     with gr.Accordion("To repeat this run", open=False, visible=False, elem_id="calibrate-papers-fold") as papers_fold:
         papers = gr.HTML("", elem_id="calibrate-papers")
     return Panel(
-        headline, cancel, again, results, block, loss, errors, table_fold, table, log_fold, log, papers_fold, papers, gr.State({})
+        headline, kept, cancel, again, results, block, loss, errors, table_fold, table, log_fold, log, papers_fold, papers, gr.State({})
     )  # fmt: skip
+
+
+def _build_kept(ctx: UiContext) -> None:
+    """How the error grows through the blocks, rounded and calibrated, as the repository keeps it; nothing for a model that it does not know."""
+    chart = chart_or_problem(lambda: depth_chart(ctx.store, Choices(ctx.default_model, 3, 64, False, "auto", "auto"), ROUNDING, NOTHING, None))
+    if chart.figure is not None:
+        gr.HTML(note(KEPT_CHART))
+        gr.Plot(plot_data(chart.figure), show_label=False, elem_id="calibrate-kept-chart", elem_classes="salq-chart")
+        gr.HTML(csv_button("calibrate-kept-chart") + reading(chart.reading))
 
 
 def _idle_html(model: str, bits: int) -> str:
@@ -82,7 +98,7 @@ def nothing(model: str, bits: int) -> Updates:
     folds = [gr.Accordion(visible=False), gr.skip(), gr.Accordion(visible=False), "", gr.Accordion(visible=False), ""]
     buttons = [gr.Button(visible=False), gr.Button(visible=False)]
     plots = [gr.Dropdown(visible=False), gr.Plot(visible=False), gr.Plot(visible=False)]
-    return [_idle_html(model, bits), *buttons, "", *plots, *folds, {}]
+    return [_idle_html(model, bits), gr.Column(visible=True), *buttons, "", *plots, *folds, {}]
 
 
 def updates(view: RunView, block: Any, seen: dict[str, Any], papers: Callable[[], str]) -> Updates:
@@ -97,6 +113,7 @@ def updates(view: RunView, block: Any, seen: dict[str, Any], papers: Callable[[]
     found, source = result_facts(view.info.metrics)
     return [
         when("headline", lambda: _headline_html(view)),
+        when("state", lambda: gr.Column(visible=False)),
         when("state", lambda: gr.Button(visible=view.is_active, interactive=not view.is_stopping)),
         when("state", lambda: gr.Button(visible=view.info.can_resume)),
         when("state", lambda: facts(found) + note(source) + note(view.blind)),

@@ -63,7 +63,7 @@ def spectrum_picture(maps: MatrixMaps, maker: str) -> Chart:
 SPECTRUM_HEADER = ["rank", "error left at best", "of noise of the same size"]
 
 
-def depth_chart(store: RunStore, choices: Choices, made_by: str, minus: str, block: int) -> Chart:
+def depth_chart(store: RunStore, choices: Choices, made_by: str, minus: str, block: int | None) -> Chart:
     """How the error of the hidden state grows over the blocks: the chosen rounding, and the calibrations that were measured."""
     tag, known = choices.spec.tag, explorations(store, choices.model)
     wanted = dict.fromkeys(

@@ -108,7 +108,18 @@ def serving(folder: Path, model: Path, *, threads: int = 1) -> Iterator[Served]:
             process.kill()
             process.wait()
         process.stdin.close()  # type: ignore[union-attr] - it is a pipe
-    assert "Traceback" not in log.read_text(errors="replace"), log.read_text(errors="replace")[-4000:]
+    printed = without_cut_streams(log.read_text(errors="replace"))
+    assert "Traceback" not in printed, printed[-4000:]
+
+
+def without_cut_streams(printed: str) -> str:
+    """A page's log without what Gradio prints when a visitor reloads or leaves while one of their event streams is being opened."""
+    first, *reports = printed.split("Exception in ASGI application\n")
+    cut = [
+        report.partition("response already started.\n")[2] if "in sse_stream" in report and "HTTPException: 404: Not Found" in report else report
+        for report in reports
+    ]
+    return "".join([first, *cut])
 
 
 @pytest.fixture(scope="session")

@@ -85,6 +85,9 @@ def test_every_view_says_something_before_the_first_click(visit: Visit) -> None:
     for reading in ("explore-reading", "explore-depth-reading", "explore-size-reading", "explore-budget-reading", "matrix-reading"):
         assert page.locator(f"#{reading} [aria-live=polite]").count() >= 1, reading
     expect(page.locator("#explore-reading")).not_to_be_empty()
+    page.locator("#tab-calibrate-button").click()
+    names = {trace["name"] for trace in drawn(page, "calibrate-kept-chart")["traces"]}
+    assert {"rounding, w3g64, quantized input", "apiq w3g64, quantized input"} <= names
     page.locator("#tab-compare-button").click()
     expect(page.locator("#token-kept")).to_contain_text("A kept example of this repository: the original's answer to “What is the capital")
     expect(page.locator("#token-kept summary")).to_have_text("The command that made this")
