@@ -32,5 +32,5 @@ def depth_lines(series: Mapping[str, tuple[Sequence[float | None], Sequence[floa
         legend={"orientation": "h", "x": 0, "y": -0.28, "yanchor": "top"}, meta={"csv": ["series", "block (index)", "relative error (fraction)"]}
     )
     figure.update_xaxes(title_text="block", rangemode="tozero")
-    figure.update_yaxes(title_text="‖ĥ−h‖ / ‖h‖, mean over tokens", type="log", dtick="D2", exponentformat="power")
+    figure.update_yaxes(title_text="‖ĥ−h‖ / ‖h‖, mean over tokens (log)", type="log", dtick="D2", exponentformat="power")
     return figure
