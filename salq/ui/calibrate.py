@@ -60,18 +60,20 @@ def _wire(ctx: UiContext, form: FormParts, panel: Panel) -> None:
             view = None
         return nothing(model, bits) if view is None else updates(view, block, seen, lambda: _papers(ctx, view))
 
+    # One event watches, and the last of several wishes to look is never dropped: two that overlap could leave an older state on the page for good.
     watched = [ctx.run_id, panel.block, panel.seen, ctx.sidebar.model, ctx.sidebar.bits]
+    nudged = gr.State(0)
+    nudge: dict[str, Any] = {"fn": lambda count: count + 1, "inputs": nudged, "outputs": nudged, **QUIET}
     started = form.start.click(begin, [ctx.run_id, *form.inputs, *ctx.sidebar.inputs], ctx.run_id, api_visibility="private", concurrency_limit=4)
-    started.success(watch, watched, panel.outputs, **QUIET)
-    resumed = panel.resume.click(go_on, ctx.run_id, None, api_visibility="private", concurrency_limit=4)
-    resumed.success(watch, watched, panel.outputs, **QUIET)
-    panel.cancel.click(cancel, ctx.run_id, None, queue=False, api_visibility="private").then(watch, watched, panel.outputs, **QUIET)
+    started.success(**nudge)
+    panel.resume.click(go_on, ctx.run_id, None, api_visibility="private", concurrency_limit=4).success(**nudge)
+    panel.cancel.click(cancel, ctx.run_id, None, queue=False, api_visibility="private").then(**nudge)
     # The chip changes with every event of the run, so the panel needs no timer of its own.
-    others = [panel.block.input, ctx.run_id.change, ctx.chip.change, ctx.items["calibrate"].select]
-    gr.on(others, watch, watched, panel.outputs, **QUIET)
+    looks = [nudged.change, panel.block.input, ctx.run_id.change, ctx.chip.change, ctx.items["calibrate"].select]
+    gr.on(looks, watch, watched, panel.outputs, trigger_mode="always_last", **QUIET)
 
     def on_load(opened: Any) -> None:
-        opened.then(find, ctx.run_id, ctx.run_id, **QUIET).then(watch, watched, panel.outputs, **QUIET)
+        opened.then(find, ctx.run_id, ctx.run_id, **QUIET).then(**nudge)
 
     ctx.load_hooks.append(on_load)
 
