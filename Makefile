@@ -38,14 +38,14 @@ check: setup-dev
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --no-cache
 
-# One test process per core, so one thread in each. A file stays in one process: its fixtures are made once. Tests marked `long` (minutes in a
-# browser) run only when asked for: make test PYTEST="-m long".
+# One test process per core, so one thread in each. A file stays in one process: its fixtures are made once.
 test: setup-dev
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n $(JOBS) --dist loadfile --timeout 300 --jaxtyping-packages=$(CHECKED) $(PYTEST)
 
 assets: $(VENV)/installed
 	$(PY) benchmarks/make_assets.py
 	$(PY) benchmarks/make_lessons.py
+	$(PY) benchmarks/make_tokens.py
 	$(PY) benchmarks/results_table.py
 
 audit: $(VENV)/installed

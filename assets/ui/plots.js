@@ -220,7 +220,8 @@
   }
 
   // ---- numbers as CSV: what a chart has drawn, with the units that the figure names --------------------------------------------
-  const quoted = (cell) => (/[",\n]/.test(`${cell}`) ? `"${`${cell}`.replaceAll('"', '""')}"` : `${cell}`);
+  const inert = (text) => (/^[=+\-@\t\r]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text); // a run's title is no formula of a spreadsheet
+  const quoted = (cell) => (/[",\n\r]/.test(`${cell}`) ? `"${inert(`${cell}`).replaceAll('"', '""')}"` : inert(`${cell}`));
   const plain = (value) => (typeof value === "number" ? (Number.isFinite(value) ? String(Number(value.toPrecision(7))) : "") : (value ?? ""));
 
   function rowsOf(plot) {

@@ -27,10 +27,10 @@ def depth_lines(series: Mapping[str, tuple[Sequence[float | None], Sequence[floa
             )  # fmt: skip
     if block is not None:
         figure.add_vline(x=block, line={"color": FAINT, "width": 8})
-    styled(figure, height=380, showlegend=True, margin={"t": 24, "b": 100})
+    styled(figure, height=400, showlegend=True, margin={"t": 24, "b": 120})
     figure.update_layout(
-        legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"}, meta={"csv": ["series", "block (index)", "relative error (fraction)"]}
+        legend={"orientation": "h", "x": 0, "y": -0.28, "yanchor": "top"}, meta={"csv": ["series", "block (index)", "relative error (fraction)"]}
     )
     figure.update_xaxes(title_text="block", rangemode="tozero")
-    figure.update_yaxes(title_text="‖ĥ−h‖ / ‖h‖, mean over tokens (log scale)", type="log", dtick="D2", exponentformat="power")
+    figure.update_yaxes(title_text="‖ĥ−h‖ / ‖h‖, mean over tokens (log)", type="log", dtick="D2", exponentformat="power")
     return figure

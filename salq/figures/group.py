@@ -19,12 +19,22 @@ WEIGHT, LEVEL, MOVED, CUT = OKABE_ITO[4], OKABE_ITO[0], OKABE_ITO[1], OKABE_ITO[
 
 @dataclass(frozen=True)
 class Ruler:
-    """One number line: a name, ascending levels, and for every weight the code and the value that it becomes; weight units."""
+    """One number line: a name, ascending levels, and for every weight the code and the value that it becomes; weight units.
+
+    details: what stands beside the name, and below it.
+    """
 
     name: str
     levels: Sequence[float]
     codes: Sequence[int]
     values: Sequence[float]
+    details: tuple[str, str] = ("", "")
+
+    @property
+    def heading(self) -> str:
+        """Two lines, short enough for a phone."""
+        beside, below = self.details
+        return f"<b>{self.name}</b>{f': {beside}' if beside else ''}{f'<br>{below}' if below else ''}"
 
 
 def number_lines(weights: Sequence[float], rulers: Sequence[Ruler], first: int) -> go.Figure:
@@ -43,8 +53,8 @@ def number_lines(weights: Sequence[float], rulers: Sequence[Ruler], first: int) 
     styled(figure, height=LINE_HEIGHT * len(rulers) + 92, margin={"l": 12, "r": 12, "t": 34, "b": 48}, showlegend=False)
     for index, ruler in enumerate(rulers):
         figure.add_annotation(
-            {"text": f"<b>{ruler.name}</b>", "x": 0, "xref": "paper", "xanchor": "left", "y": -index * step + DOTS + 0.16, "yref": "y",
-             "yanchor": "bottom", "showarrow": False, "font": {"size": 12}}
+            {"text": ruler.heading, "x": 0, "align": "left", "xref": "paper", "xanchor": "left", "y": -index * step + DOTS + 0.16, "yref": "y",
+             "yanchor": "bottom", "showarrow": False, "font": {"size": 11.5}}
         )  # fmt: skip
     figure.update_xaxes(title_text="weight (weight units)", zeroline=True, zerolinecolor=FAINT)
     figure.update_yaxes(range=[low, high], visible=False, fixedrange=True)

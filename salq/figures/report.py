@@ -144,7 +144,8 @@ def _blocks(value: Json) -> str:
     drawn = two_lines(blocks["a"], blocks["b"], "block", "relative output error", label)
     rows = [[str(index), _number(x), _number(y)] for index, (x, y) in enumerate(zip(blocks["a"], blocks["b"], strict=True))]
     table = f"<details><summary>In numbers</summary>{_table(['block', *_heads(value)], rows)}</details>"
-    caption = f"{_key(value)} Squared error of a block's outputs over their squared size, on the calibration text. {escape(label)}"
+    what = "How far a block's outputs lie from the original's, ‖y − ŷ‖ / ‖y‖, mean over the tokens of the calibration text."
+    caption = f"{_key(value)} {what} {escape(label)}"
     return f"<h2>Error of every block</h2><figure>{drawn}<figcaption>{caption}</figcaption></figure>{table}"
 
 

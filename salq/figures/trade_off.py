@@ -11,6 +11,9 @@ from salq.figures.style import INK, colour_of, styled, symbol_of
 LABEL_SIDES = ("top center", "middle right", "bottom center", "middle left")
 """Runs of two recipes at the same spec lie close together; their labels go to different sides."""
 
+WIDE = 300
+"""From the best to the worst value: beyond it, only powers of ten are named on the axis, whose smaller marks would run into each other."""
+
 QUALITY = {
     "perplexity": "perplexity (lower is better)",
     "kl": "KL divergence from the original, nats per token (lower is better)",
@@ -75,7 +78,9 @@ def trade_off(points: Sequence[TradePoint], quality: str, *, original: float | N
     styled(figure, height=420, showlegend=True, margin={"t": 40})
     figure.update_layout(legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"})
     figure.update_xaxes(title_text="whole model, MB")
-    figure.update_yaxes(title_text=QUALITY[quality], type="log", dtick="D2", exponentformat="power")
+    values = [point.value for point in points]
+    is_wide = bool(values) and max(values) > WIDE * min(values)
+    figure.update_yaxes(title_text=QUALITY[quality], type="log", dtick=1 if is_wide else "D2", exponentformat="power")
     return figure
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from salq.core.errors import ShapeError
-from salq.lessons.material import Budget, Learned, Material
+from salq.lessons.material import Learned, Material
 from salq.lessons.matrix import GROUP, ROW_WEIGHTS, learned_of, patch_of, row_of, spectrum_of
 from salq.models.llama import read_weight
 from salq.models.source import resolve
@@ -29,12 +29,11 @@ class Selected:
 
 
 def selected_material(
-    chosen: Selected, saliency: SaliencyMap | None, learned: Callable[[int], tuple[str, FrozenLinear] | None] = lambda _: None,
-    budget: Budget | None = None,
+    chosen: Selected, saliency: SaliencyMap | None, learned: Callable[[int], tuple[str, FrozenLinear] | None] = lambda _: None
 ) -> Material:  # fmt: skip
     """Group, row, patch and singular values of one matrix. Raises ModelError, and ShapeError for a matrix that is too small.
 
-    learned: for a row, (name, that row of a calibration); budget: what was measured of the whole model.
+    learned: for a row, (name, that row of a calibration).
     """
     model, block, matrix = chosen.model, chosen.block, chosen.matrix
     weight = read_weight(resolve(model), block, matrix)
@@ -48,7 +47,7 @@ def selected_material(
     patch = patch_of(matrix, weight, fisher if fisher is not None and fisher.shape == weight.shape else None)
     return Material(
         model=short, title=short, block=block, matrix=matrix, group=row_of(weight, row, group * GROUP, GROUP), row=row_of(weight, row, start),
-        patch=patch, spectrum=spectrum_of(weight[:LARGEST, :columns].contiguous()), budget=budget,
+        patch=patch, spectrum=spectrum_of(weight[:LARGEST, :columns].contiguous()),
         learned=_learned(weight[row, group * GROUP : (group + 1) * GROUP], learned(row), group),
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from salq.calibration.estimate import Estimate, estimate
+from salq.calibration.estimate import OVERHEAD, Estimate, estimate, machine_speed
 from salq.core.device import DeviceChoice, available_memory_gb, choose_device
 from salq.core.errors import ResourceError, ShapeError
 from salq.models.catalogue import CATALOGUE, parameters_of
@@ -17,7 +17,7 @@ from salq.models.source import resolve
 from salq.quant.mixed import check_group_sizes, check_rules
 from salq.quant.size import SizeReport
 from salq.runs.limits import Limits
-from salq.runs.requests import CalibrateRequest
+from salq.runs.requests import CalibrateRequest, ExploreRequest
 
 GB = 1e9
 Shapes = Mapping[str, tuple[int, int]]
@@ -53,6 +53,27 @@ def plan(request: CalibrateRequest, *, config: Mapping[str, Any] | None = None) 
     tokens = request.evaluation.windows * request.evaluation.window
     expected = estimate(SimpleNamespace(**config), request.recipe, n_blocks=n_blocks, device=choice.device, evaluation_tokens=tokens)
     return Plan(choice, expected, request.recipe.size(shapes, parameters), parameters, n_blocks)
+
+
+def exploring_seconds(request: ExploreRequest, config: Mapping[str, Any]) -> float:
+    """Expected time of an exploration: its arithmetic (`exploring_shares`) over this machine's measured speed.
+
+    Raises ConfigError for a device that is not there.
+    """
+    device = choose_device(request.device).device
+    flops, _ = machine_speed(device.type, device.index)
+    tokens = request.n_samples * request.seq_len
+    return OVERHEAD * sum(exploring_shares(request).values()) * tokens * parameters_of(dict(config)) / flops
+
+
+def exploring_shares(request: ExploreRequest) -> dict[str, float]:
+    """Rough shares of time by phase, in floating-point operations per token and weight: a forward and a backward pass for saliency, a forward
+    pass and the inputs' Gram matrices for errors, and a little for each further grid.
+    """
+    saliency, grids = 6.0 if request.saliency else 0.0, len(request.specs) + (request.run is not None)
+    errors = 4.0 + 0.3 * grids if grids else 0.0
+    depth = 0.8 * grids
+    return {"load": 0.05 * (saliency + errors), "saliency": saliency, "errors": errors, "depth": depth, "maps": 0.5 if request.specs else 0.0}
 
 
 def check_room(planned: Plan, model: str, root: Path) -> None:

@@ -34,7 +34,7 @@ from salq.runs.environment import environment
 from salq.runs.exploration import DEPTH_SAMPLES
 from salq.runs.inputs import Inputs, gather
 from salq.runs.limits import Limits
-from salq.runs.plan import Plan, check_room, plan
+from salq.runs.plan import Plan, check_room, exploring_shares, plan
 from salq.runs.reduced import reduce_matrices
 from salq.runs.requests import CalibrateRequest, ExploreRequest
 from salq.runs.store import DISTILLED, RunStore
@@ -205,7 +205,7 @@ def _load_for_exploring(request: ExploreRequest, choice: DeviceChoice) -> Steps[
     """The model and the text, checked before the saliency pass, which may take an hour."""
     started = time.monotonic()
     yield ev.PhaseStarted("load", of=1, unit="models", weight=LOAD_SECONDS)
-    yield ev.MetricReported("plan", _exploring_shares(request))
+    yield ev.MetricReported("plan", exploring_shares(request))
     with out_of_memory_as_error(f"Loading {request.model}"):
         model = load_model(request.model, device=choice)
     Limits.here().check_parameters(request.model, model.parameters)
@@ -216,16 +216,6 @@ def _load_for_exploring(request: ExploreRequest, choice: DeviceChoice) -> Steps[
     yield ev.PhaseStep("load", 1)
     yield ev.PhaseDone("load", time.monotonic() - started)
     return model, text, tokens
-
-
-def _exploring_shares(request: ExploreRequest) -> dict[str, float]:
-    """Rough shares of time, in arithmetic per token of a weight: a forward and a backward pass for saliency, a forward pass and the inputs'
-    Gram matrices for errors, and a little for each further grid.
-    """
-    saliency, grids = 6.0 if request.saliency else 0.0, len(request.specs) + (request.run is not None)
-    errors = 4.0 + 0.3 * grids if grids else 0.0
-    depth = 0.8 * grids
-    return {"load": 0.05 * (saliency + errors), "saliency": saliency, "errors": errors, "depth": depth, "maps": 0.5 if request.specs else 0.0}
 
 
 def drop_damaged(blocks: DirectoryBlocks) -> list[int]:

@@ -30,7 +30,7 @@ from salq.ui.compare_actions import (
     turn_of,
 )
 from salq.ui.context import Choices, UiContext
-from salq.ui.html import lede, note, reading
+from salq.ui.html import how_made, lede, note, reading
 from salq.ui.presets import PRESETS
 from salq.ui.talk import facts_html, talk_html
 
@@ -41,7 +41,7 @@ PROCESSES = SIDES
 LEDE = "Does it still talk the same? One prompt, the original and its quantized form, side by side."
 SIDE_INFO = (
     "The reference.",
-    "Rounding to nearest needs no run; finished calibrations are in the list.",
+    "Rounding to nearest, or a calibration.",
     "A third answer, if you like.",
 )
 PROMPT_HINT = "Ask something"
@@ -126,7 +126,8 @@ def _build(ctx: UiContext) -> _Parts:
                     min_height=220, max_height=460, autoscroll=True,
                 )  # fmt: skip
                 words = f"{shown.titles[index]}: {shown.facts[index]}. {KEPT}" if shown else (FIRST_WAIT if index == 1 else "")
-                facts.append(gr.HTML(note(words), elem_id=f"compare-facts-{index}"))
+                made = how_made(shown.command) if shown and index == 0 else ""
+                facts.append(gr.HTML(note(words) + made, elem_id=f"compare-facts-{index}"))
             chats.append(chat)
             columns.append(column)
     with gr.Row(equal_height=True, elem_id="compare-ask"):

@@ -10,9 +10,10 @@ from salq.ui import words
 from salq.ui.context import UiContext
 from salq.ui.explore_actions import LINEARS, POOLINGS, TABLE_HEADER
 from salq.ui.explore_charts import Chart
+from salq.ui.explore_first import FIRST_METRIC, First
 from salq.ui.explore_shown import chart_html, digest, group_html, plot_data
 from salq.ui.explore_subject import NOTHING, ROUNDING
-from salq.ui.explore_updates import FIRST_METRIC, Drawing, First, guarded
+from salq.ui.explore_updates import Drawing, guarded
 from salq.ui.html import csv_button, lede, note, reading, section
 from salq.ui.links import COPY_LINK
 
@@ -20,6 +21,8 @@ __all__ = ["build", "plot_data"]
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 DRAW: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", "concurrency_limit": 4, "trigger_mode": "always_last"}
+WAITING = 16
+"""Visitors whose matrix may be on its way at a time: most of them wait for the process that reduces it, and must not hold up the others."""
 RESIZE = "() => setTimeout(() => window.dispatchEvent(new Event('resize')), 60)"
 """A chart that was drawn while its tab was hidden has no width yet."""
 
@@ -70,6 +73,7 @@ class _Overview:
     minus: gr.Dropdown
     compute: gr.Button
     cancel: gr.Button
+    pin: gr.Button
     progress: gr.HTML
     problem: gr.HTML
 
@@ -131,6 +135,7 @@ def _build_overview(first: First) -> _Overview:
         )  # fmt: skip
         compute = gr.Button("Compute", variant="primary", elem_id="explore-compute", scale=1, min_width=130)
         cancel = gr.Button("Cancel", visible=False, elem_id="explore-cancel", scale=1, min_width=130)
+        pin = gr.Button(words.PIN_EXPLORED, visible=False, elem_id="explore-pin", scale=1, min_width=130)
     with gr.Row(elem_id="explore-runs"):
         made_by = gr.Dropdown(
             first.subjects, value=ROUNDING, label="Quantized by (A)", info=words.MADE_BY_INFO, elem_id="explore-made-by", min_width=240
@@ -140,7 +145,7 @@ def _build_overview(first: First) -> _Overview:
         )  # fmt: skip
     progress = gr.HTML("", elem_id="explore-progress")
     problem = gr.HTML(reading(first.grid.problem, problem=True), elem_id="explore-problem")
-    return _Overview(sizes, metric, made_by, minus, compute, cancel, progress, problem)
+    return _Overview(sizes, metric, made_by, minus, compute, cancel, pin, progress, problem)
 
 
 def _plot(figure: str | None, elem_id: str) -> gr.Plot:
@@ -248,7 +253,8 @@ def _wire(ctx: UiContext, over: _Overview, parts: _Parts, first: First) -> None:
     drawn = gr.on(
         [ctx.selection.change, detail.how.input, over.made_by.change, *changed], draw.matrix,
         [maps_shown, ctx.selection, ctx.spot, detail.how, over.made_by, *side.inputs],
-        [detail.maps, detail.text, detail.table, *detail.spectrum.all, detail.block, detail.matrix, ctx.bridge, maps_shown], **DRAW,
+        [detail.maps, detail.text, detail.table, *detail.spectrum.all, detail.block, detail.matrix, ctx.bridge, maps_shown],
+        **(DRAW | {"concurrency_limit": WAITING}),
     )  # fmt: skip
     of_group = (
         [group_shown, ctx.selection, ctx.spot, *who, *side.inputs],
@@ -277,7 +283,8 @@ def _wire_computing(ctx: UiContext, draw: Drawing, over: _Overview, timer: gr.Ti
         guarded(draw.start), [*who, *side.inputs], [ctx.explore_id, timer, over.cancel, over.compute, over.progress], api_visibility="private"
     )
     over.cancel.click(guarded(draw.stop), ctx.explore_id, None, queue=False, api_visibility="private")
-    watched = [over.progress, timer, over.cancel, over.compute, finished]
+    watched = [over.progress, timer, over.cancel, over.compute, over.pin, finished]
+    over.pin.click(guarded(draw.pin), ctx.explore_id, None, api_visibility="private").then(draw.watch, ctx.explore_id, watched, **QUIET)
     timer.tick(draw.watch, ctx.explore_id, watched, concurrency_limit=None, **QUIET)
     offered = [side.model.input, finished.change, ctx.items["explore"].select]
     gr.on(offered, draw.subjects, [*who, side.model], who, **QUIET)

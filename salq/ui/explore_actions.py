@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from salq.core.errors import ConfigError, FormatError, SalqError, StoreError
+from salq.core.errors import ConfigError, SalqError
 from salq.core.files import path_of
 from salq.core.settings import is_public_host
 from salq.figures import MapPanel, matrix_maps, payload
@@ -19,15 +19,14 @@ from salq.quant.spec import QuantSpec, check_group_size
 from salq.runs.exploration import explorations, saliency_key_of
 from salq.runs.kept import MatrixMaps, kept_maps
 from salq.runs.limits import Limits
-from salq.runs.reduced import View, find_view, reduce_matrix
+from salq.runs.reduced import find_view
+from salq.runs.reducer import Wanted
 from salq.runs.requests import ExploreRequest
 from salq.runs.store import RunStore
+from salq.ui import words
 from salq.ui.context import Choices
 from salq.ui.explore_charts import NO_CHART, Chart, spectrum_picture
 from salq.ui.explore_subject import ROUNDING, name_of, run_of
-
-if TYPE_CHECKING:
-    from salq.packing.files import PackedFile
 
 REFERENCE_BITS = (8, 4, 3, 2)
 """Every exploration measures these widths too: they are the bands that tell whether an error is usual for this model."""
@@ -55,9 +54,9 @@ TABLE_HEADER = ["map", "mean", "largest", "top 1 % hold", "not finite"]
 
 
 def matrix_picture(store: RunStore, choices: Choices, block: int, matrix: str, how: str, made_by: str = ROUNDING) -> MatrixPicture:
-    """The maps of one matrix and the singular values of its error, without loading the model; fetches the model first when it is not here.
+    """The maps of one matrix and the singular values of its error, as they were reduced before.
 
-    Raises ConfigError for a block, matrix or pooling that does not exist, and the errors of `resolve` and `check_group_size`.
+    Raises NotReducedError when they were not, ConfigError for a block, matrix or pooling that does not exist, ShapeError for a misfit.
     """
     maps, key = load_maps(store, choices, block, matrix, how, made_by)
     missing = "" if "saliency" in maps.maps else (MAP_MISFIT if key else MAP_MISSING)
@@ -134,6 +133,14 @@ def known_config(model: str) -> dict[str, Any] | None:
     return None if folder is None else read_folder_config(folder)
 
 
+def config_or_none(model: str) -> dict[str, Any] | None:
+    """`known_config`, with None also for a folder that is not a LLaMA."""
+    try:
+        return known_config(model)
+    except SalqError:
+        return None
+
+
 def is_here(model: str) -> bool:
     """Whether a model's files are on this machine, so that opening a matrix needs no download."""
     return is_local(model) if model in CATALOGUE else _folder_of(model) is not None
@@ -188,46 +195,44 @@ def n_blocks_of(model: str) -> int:
         return 0
 
 
-def load_maps(store: RunStore, choices: Choices, block: int, matrix: str, how: str, made_by: str = ROUNDING) -> tuple[MatrixMaps, str]:
-    """(maps, key of the saliency map): reduced before, or kept in the repository, or reduced now from the matrix's own weights.
+class NotReducedError(SalqError):
+    """The maps of a matrix are not on disk yet; `wanted` is what a `Reducer` makes them from."""
 
-    Raises ConfigError for what does not exist, StoreError for a calibration whose block is missing, and the errors of `resolve`.
+    def __init__(self, wanted: Wanted) -> None:
+        """Nobody reads its sentence unless nobody reduces."""
+        super().__init__(words.BEING_REDUCED)
+        self.wanted = wanted
+
+
+def load_maps(store: RunStore, choices: Choices, block: int, matrix: str, how: str, made_by: str = ROUNDING) -> tuple[MatrixMaps, str]:
+    """(maps, key of the saliency map): reduced before, or kept in the repository; nothing is computed, and no model is read or fetched.
+
+    Raises NotReducedError when they have to be made first, ConfigError for what does not exist, and ModelError for a damaged model.
     """
     key = saliency_key_of(explorations(store, choices.model))
     if not key and made_by == ROUNDING:
         kept = kept_maps(choices.model)
         if kept is not None and (kept.block, kept.matrix, kept.tag, kept.how) == (block, matrix, choices.spec.tag, how):
             return kept, ""
-    return _reduced(store, choices, block, matrix, how, key, made_by), key
+    wanted = _wanted(store, choices, block, matrix, how, key, made_by)
+    found = find_view(wanted.view(resolve(choices.model).fingerprint)) if is_here(choices.model) else None
+    if found is None:
+        raise NotReducedError(wanted)
+    return found, key
 
 
-def _reduced(store: RunStore, choices: Choices, block: int, matrix: str, how: str, key: str, made_by: str) -> MatrixMaps:
-    source = resolve(choices.model)
-    count = read_folder_config(source.folder)["num_hidden_layers"]
+def _wanted(store: RunStore, choices: Choices, block: int, matrix: str, how: str, key: str, made_by: str) -> Wanted:
+    config = known_config(choices.model)
+    count = MAX_BLOCKS if config is None else int(config["num_hidden_layers"])
     if how not in POOLINGS or matrix not in LINEARS or not 0 <= block < count:
         raise ConfigError(f"There is no view of block {block}, {matrix}, pooled by {how}; blocks are 0 to {count - 1}, pooling is max, mean or p99.")
     info = run_of(store, choices.model, made_by)
-    maker = choices.spec.tag if info is None else info.id
-    view = View(source.fingerprint, maker, key, how, block, matrix)
-    found = find_view(view)
-    if found is not None:
-        return found
-    from salq.models.llama import read_weight
-    from salq.saliency.maps import find
-
-    frozen = None if info is None else open_block(store, info.id, block).matrix(matrix)
-    spec = choices.spec if frozen is None else frozen.spec
-    weight = read_weight(source, block, matrix)
-    saliency = find(key) if key else None
-    return reduce_matrix(view, weight, spec, saliency, quantized=frozen)
-
-
-def open_block(store: RunStore, run_id: str, block: int) -> "PackedFile":
-    """The packed file of a calibration's block. Raises StoreError when it is not there or does not read."""
-    try:
-        return store.result(run_id).open(block)
-    except FormatError as error:
-        raise StoreError(f"Block {block} of this run is not on this machine ({error}); run the calibration again, or choose another one.") from error
+    if info is None and config is not None:
+        check_group_size(choices.spec, {f"{block}.{matrix}": linear_shapes(config, n_blocks=1)[f"0.{matrix}"]})
+    return Wanted(
+        root=str(store.root), model=choices.model, spec=choices.spec, how=how, block=block, matrix=matrix, key=key,
+        run=None if info is None else info.id,
+    )  # fmt: skip
 
 
 def _matrix_facts(maps: MatrixMaps, maker: str) -> list[tuple[str, str, str]]:

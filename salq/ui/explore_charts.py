@@ -1,6 +1,7 @@
 """What Explore shows of a whole model beside the grid, and of one matrix beside its maps: a chart, its sentence and its table, without gradio."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from salq.core.errors import ConfigError, SalqError
@@ -62,7 +63,7 @@ def spectrum_picture(maps: MatrixMaps, maker: str) -> Chart:
 SPECTRUM_HEADER = ["rank", "error left at best", "of noise of the same size"]
 
 
-def depth_chart(store: RunStore, choices: Choices, made_by: str, minus: str, block: int) -> Chart:
+def depth_chart(store: RunStore, choices: Choices, made_by: str, minus: str, block: int | None) -> Chart:
     """How the error of the hidden state grows over the blocks: the chosen rounding, and the calibrations that were measured."""
     tag, known = choices.spec.tag, explorations(store, choices.model)
     wanted = dict.fromkeys(
@@ -241,6 +242,28 @@ def _ranked(found: Exploration, sizes: dict[int, list[int]], cost: dict[int, lis
         ]
         for place, index in enumerate(order, 1)
     ]  # fmt: skip
+
+
+NO_BUDGET = BudgetView(NO_CHART, None, 0.0, 1.0, 0.0)
+
+
+def money_charts(
+    store: RunStore, choices: Choices, config: dict[str, Any] | None, made_by: str, minus: str, megabytes: float | None
+) -> tuple[Chart, BudgetView]:
+    """Size and budget of the whole model; what cannot be drawn says why, and the other one is there all the same."""
+    size = chart_or_problem(lambda: size_chart(store, choices, config, made_by, minus))
+    try:
+        return size, budget_chart(store, choices, config, megabytes)
+    except SalqError as error:
+        return size, replace(NO_BUDGET, curve=Chart(problem=str(error)))
+
+
+def chart_or_problem(draw: Callable[[], Chart]) -> Chart:
+    """The chart, or why there is none in its place."""
+    try:
+        return draw()
+    except SalqError as error:
+        return Chart(problem=str(error))
 
 
 def made_by_note(store: RunStore, choices: Choices, made_by: str) -> str:

@@ -113,9 +113,8 @@ def _numbers(cells: Cells) -> list[list[float]]:
 
 
 def _nothing_yet(metric: Metric, choices: Choices) -> str:
-    return (
-        f"{METRICS[metric].title} of {choices.short_model} is not computed yet; press Compute. The maps of a single matrix below need no computation."
-    )
+    what = f"{METRICS[metric].title} of {choices.short_model}"
+    return f"{what} is not computed yet; press Compute. The maps of a single matrix below can be looked at before that."
 
 
 def _grid_reading(metric: Metric, maker: str, cells: Cells, linears: Sequence[str]) -> str:

@@ -13,9 +13,10 @@ from salq.models.source import resolve
 from salq.quant.group_grid import GroupGrid
 from salq.quant.spec import QuantSpec, check_group_size
 from salq.runs.kept import MatrixMaps, WeightGroup, kept_group, kept_maps
+from salq.runs.reducer import open_block
 from salq.runs.store import RunStore
 from salq.ui.context import Choices
-from salq.ui.explore_actions import load_maps, open_block
+from salq.ui.explore_actions import POOLINGS, load_maps
 from salq.ui.explore_charts import NO_CHART, Chart
 from salq.ui.explore_subject import NOTHING, ROUNDING, run_of, spec_of_subject
 
@@ -164,11 +165,13 @@ def _columns(place: _Place, inputs: int) -> tuple[int, int]:
 
 
 def _maps(store: RunStore, choices: Choices, place: _Place, made_by: str) -> MatrixMaps | None:
-    """For the histogram, which the maps of the matrix bring along."""
-    try:
-        return load_maps(store, choices, place.block, place.matrix, "max", made_by)[0]
-    except SalqError:
-        return None
+    """For the histogram, which the maps of the matrix bring along, however they are pooled."""
+    for how in POOLINGS:
+        try:
+            return load_maps(store, choices, place.block, place.matrix, how, made_by)[0]
+        except SalqError:
+            continue
+    return None
 
 
 def _learned(store: RunStore, choices: Choices, subject: str, place: _Place, weights: "Tensor", spec: QuantSpec) -> list[GroupGrid]:
@@ -209,7 +212,7 @@ def _tile(rows: np.ndarray, quantized: np.ndarray | None, top: int, left: int, p
 
 def _line(weights: Sequence[float], grids: Sequence[GroupGrid], place: _Place, spec: QuantSpec, problem: str) -> Chart:
     shown = slice(0, MOST_DOTS)
-    rulers = [Ruler(_ruler_name(grid), grid.levels, grid.codes[shown], grid.values[shown]) for grid in grids]
+    rulers = [Ruler(grid.name, grid.levels, grid.codes[shown], grid.values[shown], _ruler_details(grid)) for grid in grids]
     figure = number_lines(list(weights[shown]), rulers, place.first)
     name = f"salq-block{place.block}-{place.matrix}-row{place.row}-group{place.group}-{spec.tag}"
     header = ["input", "weight", *(f"{what}, {grid.name}" for grid in grids for what in ("code", "becomes"))]
@@ -221,12 +224,11 @@ def _line(weights: Sequence[float], grids: Sequence[GroupGrid], place: _Place, s
     return Chart(payload(figure, name), _line_reading(weights, grids) + cut, problem, header, table)
 
 
-def _ruler_name(grid: GroupGrid) -> str:
-    clip = " and ".join(
-        f"{keeps:.0%} of the {side} end" for keeps, side in ((grid.keeps_low, "low"), (grid.keeps_high, "high")) if keeps is not None
-    )  # fmt: skip
-    adapter = f", adapter of rank {grid.rank} added" if grid.rank else ""
-    return f"{grid.name}: {len(grid.levels)} levels, reaching {clip}{adapter}" if clip else f"{grid.name}: {len(grid.levels)} levels{adapter}"
+def _ruler_details(grid: GroupGrid) -> tuple[str, str]:
+    """Beside the grid's name: its levels and the adapter; below it: how far it reaches."""
+    clip = " and ".join(f"{keeps:.0%} of the {side} end" for keeps, side in ((grid.keeps_low, "low"), (grid.keeps_high, "high")) if keeps is not None)
+    adapter = f", adapter of rank {grid.rank}" if grid.rank else ""
+    return f"{len(grid.levels)} levels{adapter}", f"reaching {clip}" if clip else ""
 
 
 def _mean_move(weights: Sequence[float], values: Sequence[float]) -> float:

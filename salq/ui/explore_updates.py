@@ -1,57 +1,39 @@
 """What happens in Explore, as Gradio updates: drawing, selecting, computing. Layout and wiring are in `explore`."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 
 from salq.core.errors import SalqError
-from salq.runs.store import RunStore
+from salq.runs.reducer import Reducer
 from salq.ui import words
 from salq.ui.context import Choices, UiContext, as_gr_error
 from salq.ui.explore_actions import (
+    NotReducedError,
+    config_or_none,
     explore_request,
     is_here,
     kept_picture,
-    known_config,
     matrix_picture,
     n_blocks_of,
     selection_of,
 )
-from salq.ui.explore_charts import NO_CHART, BudgetView, Chart, budget_chart, depth_chart, made_by_note, size_chart
-from salq.ui.explore_grid import GridView, grid_view
+from salq.ui.explore_charts import NO_BUDGET, NO_CHART, Chart, depth_chart, made_by_note, money_charts
+from salq.ui.explore_grid import grid_view
 from salq.ui.explore_group import GroupPicture, group_of, group_picture, kept_group_picture
 from salq.ui.explore_shown import digest, group_html, matrix_html, not_fetched, panel_updates, plot_update, sizes_html, unless
 from salq.ui.explore_subject import NOTHING, ROUNDING, measured, run_of, subjects
 from salq.ui.html import note, progress_bar, reading
 from salq.ui.links import read_link
+from salq.ui.runs_actions import pin_words
+from salq.ui.status import waiting
 
 Updates = list[Any]
 Selection = dict[str, Any]
 
-FIRST_METRIC = "output_error"
-"""It differs most between matrices: the same rounding hurts some a lot and others hardly."""
-
-
-class First:
-    """What the tab shows before any event: computed once, when the page is built, from what is on disk."""
-
-    def __init__(self, ctx: UiContext) -> None:
-        """Reads the run store and the kept results; fetches nothing."""
-        choices, selection = Choices(ctx.default_model, 3, 64, False, "auto", "auto"), {**ctx.selection.value, **ctx.spot.value}
-        self.block, self.matrix = selection["block"], selection["matrix"]
-        self.n_blocks = max(n_blocks_of(ctx.default_model), 1)
-        self.subjects = subjects(ctx.store, ctx.default_model)
-        self.grid = _safe_grid(ctx.store, FIRST_METRIC, choices)
-        self.maps = kept_picture(choices, self.block, self.matrix)
-        self.matrix_text = matrix_html(self.maps)
-        self.sizes = sizes_html(choices)
-        self.depth = _chart(lambda: depth_chart(ctx.store, choices, ROUNDING, NOTHING, self.block))
-        self.size, self.budget = money_charts(ctx.store, choices, ROUNDING, NOTHING, None)
-        self.group = kept_group_picture(choices, selection)
-        self.money_digests = [digest(one) for one in (self.size.figure, self.budget.curve.figure, self.budget.grid)]
-        self.group_digests = [digest(one) for one in (self.group.line.figure, self.group.tile, self.group.histogram.figure)]
+MOST_REDUCTIONS = 2
+"""A model that is fetched may turn out to have fewer blocks than were asked for: then its last one is reduced instead."""
 
 
 class Drawing:
@@ -61,6 +43,7 @@ class Drawing:
         """Keeps the context; every handler reads the run store anew."""
         self._store, self._limits = ctx.store, ctx.limits
         self._ctx = ctx
+        self._reducer = Reducer()
 
     def grid(self, shown: str, metric: str, made_by: str, minus: str, *values: Any) -> Updates:
         """[grid, reading, problem, table, table's fold, sizes, digest]."""
@@ -89,7 +72,7 @@ class Drawing:
         try:
             choices = Choices.of(*values)
             self._limits.check_model(choices.model)
-            size, budget = money_charts(self._store, choices, made_by, minus, megabytes)
+            size, budget = money_charts(self._store, choices, config_or_none(choices.model), made_by, minus, megabytes)
         except SalqError as error:
             size, budget = Chart(problem=str(error)), NO_BUDGET
         figures = [size.figure, budget.curve.figure, budget.grid]
@@ -100,7 +83,10 @@ class Drawing:
         return [*panels, unless(before[2], budget.grid), slider, [digest(one) for one in figures]]
 
     def matrix(self, shown: str, selection: Selection, spot: Selection, pooling: str, made_by: str, *values: Any) -> Iterator[Updates]:
-        """[maps, reading, table, spectrum's panel, block picker, matrix picker, bridge, digest]; fetches a model only when asked to."""
+        """[maps, reading, table, spectrum's panel, block picker, matrix picker, bridge, digest]; fetches a model only when asked to.
+
+        What is not on disk yet is made in a process of its own, and said meanwhile.
+        """
         try:
             choices = Choices.of(*values)
             self._limits.check_model(choices.model)
@@ -109,7 +95,17 @@ class Drawing:
                     yield self._not_fetched(choices, selection)
                     return
                 yield [gr.skip(), reading(words.FETCHING.format(model=choices.short_model)), *[gr.skip()] * 8]
-            yield self._matrix(shown, choices, {**selection, **spot}, pooling, made_by)
+            place = {**selection, **spot}
+            for _ in range(MOST_REDUCTIONS):
+                try:
+                    yield self._matrix(shown, choices, place, pooling, made_by)
+                    return
+                except NotReducedError as missing:
+                    wanted = missing.wanted
+                if is_here(choices.model):
+                    yield [gr.skip(), reading(words.BEING_REDUCED), *[gr.skip()] * 8]
+                self._reducer.reduce(wanted)
+            yield self._matrix(shown, choices, place, pooling, made_by)
         except SalqError as error:
             yield [plot_update(None), reading(str(error), problem=True), [], *panel_updates("", NO_CHART), *[gr.skip()] * 3, ""]
 
@@ -199,12 +195,17 @@ class Drawing:
     def start(self, made_by: str, minus: str, *values: Any) -> Updates:
         """Start an exploration: [run id, timer, cancel button, compute button, progress]; a calibration that was picked is measured too."""
         from salq.runs import worker
+        from salq.runs.plan import exploring_seconds
 
         choices = Choices.of(*values)
         picked = [info for info in (run_of(self._store, choices.model, one) for one in (made_by, minus)) if info is not None]
         wanted = [info.id for info in picked if measured(self._store, choices.model, info.id, "output_error", "") is None]
         request = explore_request(choices, self._limits, next(iter(wanted), None))
+        config = config_or_none(choices.model)
+        seconds = None if config is None else exploring_seconds(request, config)
         run_id = self._store.create(request)
+        if seconds is not None:  # so that those who wait behind it know for how long
+            self._store.expect(run_id, seconds)
         worker.start(self._store, run_id)
         return [run_id, gr.Timer(active=True), gr.Button(visible=True), gr.Button(interactive=False), reading(words.STARTED)]
 
@@ -213,20 +214,26 @@ class Drawing:
         if run_id:
             self._store.cancel(run_id)
 
+    def pin(self, run_id: str) -> None:
+        """Pin the visitor's exploration, or pin it no longer."""
+        self._store.pin(run_id, pinned=not self._store.get(run_id).pinned)
+
     def watch(self, run_id: str) -> Updates:
-        """[progress, timer, cancel, compute, finished]; `finished` changes once when the run ends, which redraws what it computed."""
-        idle = [gr.Timer(active=False), gr.Button(visible=False), gr.Button(interactive=True)]
+        """[progress, timer, cancel, compute, pin, finished]; `finished` changes once when the run ends, which redraws what it computed."""
         try:
             info = self._store.get(run_id) if run_id else None
         except SalqError:
             info = None
         if info is None:
-            return ["", *idle, ""]
+            return ["", gr.Timer(active=False), gr.Button(visible=False), gr.Button(interactive=True), gr.Button(visible=False), ""]
+        pin = gr.Button(words.UNPIN_EXPLORED if info.pinned else words.PIN_EXPLORED, visible=not self._ctx.public)
+        meaning = note(pin_words(info.pinned)) if info.pinned else ""
         if info.is_active:
-            label = "Computing" if info.status == "running" else f"Waiting for {info.position or 0} other run(s)"
-            return [progress_bar(label, info.progress), gr.Timer(active=True), gr.Button(visible=True), gr.Button(interactive=False), gr.skip()]
+            text = progress_bar("Computing", info.progress) if info.status == "running" else reading(f"This computation is {waiting(info)}.")
+            return [text + meaning, gr.Timer(active=True), gr.Button(visible=True), gr.Button(interactive=False), pin, gr.skip()]
         text = "" if info.status == "done" else reading(info.problem or f"The exploration ended: {info.status}.", problem=True)
-        return [text, *idle, f"{run_id} {info.status}"]
+        idle = [gr.Timer(active=False), gr.Button(visible=False), gr.Button(interactive=True)]
+        return [text + meaning, *idle, pin, f"{run_id} {info.status}"]
 
 
 def guarded(handler: Any) -> Any:
@@ -239,43 +246,9 @@ def guarded(handler: Any) -> Any:
     return call
 
 
-NO_BUDGET = BudgetView(NO_CHART, None, 0.0, 1.0, 0.0)
-
-
-def money_charts(store: RunStore, choices: Choices, made_by: str, minus: str, megabytes: float | None) -> tuple[Chart, BudgetView]:
-    """Size and budget of the whole model; what cannot be drawn says why, and the other one is there all the same."""
-    config = _safe(lambda: known_config(choices.model), None)
-    size = _chart(lambda: size_chart(store, choices, config, made_by, minus))
-    try:
-        return size, budget_chart(store, choices, config, megabytes)
-    except SalqError as error:
-        return size, replace(NO_BUDGET, curve=Chart(problem=str(error)))
-
-
-def _chart(draw: Callable[[], Chart]) -> Chart:
-    try:
-        return draw()
-    except SalqError as error:
-        return Chart(problem=str(error))
-
-
-def _safe(read: Callable[[], Any], otherwise: Any) -> Any:
-    try:
-        return read()
-    except SalqError:
-        return otherwise
-
-
 def _picked(block: Any, matrix: Any, current: Selection, model: Any) -> Any:
     chosen = selection_of(block, matrix, n_blocks_of(str(model)))
     if chosen is None:
         return gr.skip()
     asked = {**chosen, "asked": model}
     return gr.skip() if asked == current else asked
-
-
-def _safe_grid(store: RunStore, metric: str, choices: Choices) -> GridView:
-    try:
-        return grid_view(store, choices, metric)
-    except SalqError as error:
-        return GridView(None, "", "", str(error), [], [])

@@ -17,6 +17,13 @@ def note(text: str) -> str:
     return f'<p class="salq-note">{escape(text)}</p>' if text else ""
 
 
+def how_made(command: str) -> str:
+    """The command that gives the numbers that are shown, folded."""
+    if not command:
+        return ""
+    return f'<details class="salq-fold"><summary>The command that made this</summary><pre class="salq-log">{escape(command)}</pre></details>'
+
+
 def csv_button(plot: str) -> str:
     """The button that exports what the chart with that elem_id has drawn; assets/ui/plots.js does it, in the browser."""
     return f'<button type="button" class="salq-csv" data-plot="{escape(plot)}">Numbers as CSV</button>'

@@ -6,22 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from salq.core.errors import SalqError
+from salq.core.errors import ModelError, SalqError
 from salq.core.settings import ASSETS
 from salq.lessons import words
 from salq.lessons.allocation import WIDTHS
 from salq.lessons.facts import facts, measured
 from salq.lessons.material import Budget, Material, kept_material
+from salq.lessons.reader import Asked, Reader
 from salq.lessons.words import LESSONS, Lesson
 from salq.models.catalogue import DEFAULT_MODEL
 from salq.models.shapes import linear_shapes
 from salq.runs.exploration import Exploration, explorations, saliency_key_of
 from salq.ui.context import UiContext
-from salq.ui.explore_actions import is_here, known_config, open_block
+from salq.ui.explore_actions import is_here, known_config
 from salq.ui.explore_subject import run_of, subjects
 
 if TYPE_CHECKING:
-    from salq.quant.frozen import FrozenLinear
+    pass
 
 GROUP = 64
 """Group size of the lessons (`lessons.matrix.GROUP`, which torch would come with)."""
@@ -48,8 +49,10 @@ def build(ctx: UiContext) -> None:
         {}, html_template="<span></span>", js_on_load=BRIDGE, elem_id="learn-bridge", elem_classes="salq-bridge", scripts=SCRIPTS.as_posix()
     )
 
+    reader = Reader()
+
     def hand_out(event: gr.EventData, selection: dict[str, Any], spot: dict[str, int], model: str) -> dict[str, Any]:
-        return material_for(getattr(event, "source", None), ctx, {**selection, **spot}, model) | {"number": getattr(event, "number", 0)}
+        return material_for(getattr(event, "source", None), ctx, reader, {**selection, **spot}, model) | {"number": getattr(event, "number", 0)}
 
     bridge.wanted(
         hand_out,
@@ -62,10 +65,10 @@ def build(ctx: UiContext) -> None:
     )
 
 
-def material_for(source: Any, ctx: UiContext, selection: dict[str, Any], model: str) -> dict[str, Any]:
+def material_for(source: Any, ctx: UiContext, reader: Reader, selection: dict[str, Any], model: str) -> dict[str, Any]:
     """{"source", "material", "told"}: what a lesson draws and what is said of it; `material` is None, and `told` says why, without it."""
     try:
-        material = kept_material(DEFAULT_MODEL) if source == "kept" else _selected(ctx, selection, model)
+        material = kept_material(DEFAULT_MODEL) if source == "kept" else _selected(ctx, reader, selection, model)
     except SalqError as error:
         return {"source": source, "material": None, "told": str(error)}
     if material is None:
@@ -75,28 +78,20 @@ def material_for(source: Any, ctx: UiContext, selection: dict[str, Any], model: 
     return {"source": source, "material": material.model_dump(mode="json"), "told": told.format(**shown).strip()}
 
 
-def _selected(ctx: UiContext, selection: dict[str, Any], model: str) -> Material:
+def _selected(ctx: UiContext, reader: Reader, selection: dict[str, Any], model: str) -> Material:
     """The selected matrix, when its model is on this machine. Raises ModelError with what to do when it is not."""
-    from salq.core.errors import ModelError
-    from salq.lessons.selected import Selected, selected_material
-    from salq.saliency.maps import find
-
     ctx.limits.check_model(model)
     if not is_here(model):
         raise ModelError(f"The weights of {model} are not on this machine yet; open one of its matrices in Explore to fetch them.")
     known = explorations(ctx.store, model)
-    key = saliency_key_of(known)
-    block, matrix, place = int(selection["block"]), str(selection["matrix"]), (int(selection.get("row", 0)), int(selection.get("group", 0)))
-
-    def learned(row: int) -> "tuple[str, FrozenLinear] | None":
-        """The row in the newest calibration of this model that has it."""
-        for _, value in subjects(ctx.store, model):
-            info = run_of(ctx.store, model, value)
-            if info is not None and info.metrics.get("recipe") != "rtn":
-                return info.title, open_block(ctx.store, info.id, block).row(matrix, row)
-        return None
-
-    return selected_material(Selected(model, block, matrix, *place), find(key) if key else None, learned, _budget_of(known))
+    runs = (run_of(ctx.store, model, value) for _, value in subjects(ctx.store, model))
+    run = next((info for info in runs if info is not None and info.metrics.get("recipe") != "rtn"), None)
+    asked = Asked(
+        root=str(ctx.store.root), model=model, block=int(selection["block"]), matrix=str(selection["matrix"]), row=int(selection.get("row", 0)),
+        group=int(selection.get("group", 0)), key=saliency_key_of(known), run=None if run is None else run.id,
+        title="" if run is None else run.title,
+    )  # fmt: skip
+    return reader.material(asked).model_copy(update={"budget": _budget_of(known)})
 
 
 def _budget_of(known: list[Exploration]) -> Budget | None:

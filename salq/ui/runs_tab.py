@@ -1,5 +1,6 @@
 """The Runs tab: every run as a point and as a row; open, resume, cancel, delete, link, and sweeps that fill the chart."""
 
+import json
 from typing import Any
 
 import gradio as gr
@@ -7,13 +8,13 @@ import gradio as gr
 from salq.core.errors import ConfigError
 from salq.ui import verdict, words
 from salq.ui.context import BITS, GROUP_SIZES, WHOLE_ROW, Choices, UiContext, as_gr_error
-from salq.ui.explore_shown import plot_data
+from salq.ui.explore_shown import digest, plot_data
 from salq.ui.html import lede, note, reading, section
 from salq.ui.links import COPY_RUN_LINK
-from salq.ui.runs_actions import HEADER, QUALITY, RunsView, runs_view, start_sweep, sweep_requests
+from salq.ui.runs_actions import HEADER, QUALITY, Picked, RunsView, picked, runs_view, start_sweep, sweep_requests
 
 RECIPES = ("rtn", "apiq", "sapr", "salq", "salq-full")
-WIDTHS = ["220px", "110px", "130px", "105px", "130px", "110px", "100px", "75px", "105px", "150px"]
+WIDTHS = ["220px", "190px", "130px", "105px", "130px", "110px", "100px", "75px", "105px", "150px"]
 PRESETS = ("quick", "base", "published")
 
 
@@ -36,7 +37,9 @@ def build(ctx: UiContext) -> None:
         resume = gr.Button("Resume", elem_id="runs-resume", scale=1, min_width=100)
         cancel = gr.Button("Cancel", elem_id="runs-cancel", scale=1, min_width=100)
         delete = gr.Button("Delete", elem_id="runs-delete", scale=1, min_width=100, visible=not ctx.public)
+        pin = gr.Button(words.PIN, elem_id="runs-pin", scale=1, min_width=100, visible=not ctx.public)
         link = gr.Button("Copy link", elem_id="runs-link", scale=1, min_width=100)
+    told = gr.HTML("", elem_id="runs-told")
     with gr.Row(visible=False, elem_id="runs-confirm") as confirm:
         gr.HTML(note(words.DELETE_CONFIRM))
         sure = gr.Button("Delete this run", variant="stop", elem_id="runs-delete-sure", scale=0, min_width=160)
@@ -45,12 +48,14 @@ def build(ctx: UiContext) -> None:
     verdict.build(ctx, timer)
     sweep = _build_sweep(ctx)
 
-    drawn = [chart, summary, table, picker, timer]
-    inputs = [ctx.sidebar.model, quality, picker]
+    seen = gr.State(_seen(first))
+    drawn = [chart, summary, table, picker, timer, pin, told, seen]
+    inputs = [ctx.sidebar.model, quality, picker, seen]
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
-    def draw(model: str, quality_key: str, chosen: str | None) -> list[Any]:
-        return _updates(runs_view(ctx.store, model, quality_key), chosen)
+    def draw(model: str, quality_key: str, chosen: str | None, known: dict[str, str]) -> list[Any]:
+        view = runs_view(ctx.store, model, quality_key)
+        return [*_updates(view, chosen, known), *_picked(picked(ctx.store, chosen)), _seen(view)]
 
     def pick_row(event: gr.SelectData) -> Any:
         ids = ctx.store.ids()
@@ -63,6 +68,8 @@ def build(ctx: UiContext) -> None:
 
     act = _Actions(ctx)
     gr.on([ctx.items["runs"].select, quality.input, ctx.sidebar.model.input, timer.tick], draw, inputs, drawn, concurrency_limit=None, **quiet)
+    picker.change(lambda chosen: _picked(picked(ctx.store, chosen)), picker, [pin, told], **quiet)
+    pin.click(act.pin, picker, None, api_visibility="private").then(draw, inputs, drawn, **quiet)
     table.select(pick_row, None, picker, **quiet)
     ctx.bridge.point(pick_point, None, picker, **quiet)
     opened.click(act.open, picker, [ctx.run_id, ctx.tabs, ctx.chip], api_visibility="private")
@@ -119,6 +126,15 @@ class _Actions:
             if not info.is_active:
                 raise ConfigError(f"{info.title} is {info.status}; there is nothing to cancel.")
             self._store.cancel(info.id)
+
+        return action
+
+    @property
+    def pin(self) -> Any:
+        @as_gr_error
+        def action(run: str | None) -> None:
+            info = self._store.get(_chosen(run))
+            self._store.pin(info.id, pinned=not info.pinned)
 
         return action
 
@@ -184,17 +200,35 @@ def _build_sweep(ctx: UiContext) -> dict[str, Any]:
     return found
 
 
-def _updates(view: RunsView, chosen: str | None) -> list[Any]:
-    ids = [run_id for _, run_id in view.choices]
-    picker = gr.Dropdown(choices=view.choices, value=chosen if chosen in ids else None)
-    return [plot_data(view.figure), _summary(view), view.table, picker, gr.Timer(active=view.any_active)]
+def _updates(view: RunsView, chosen: str | None, known: dict[str, str]) -> list[Any]:
+    """[chart, summary, table, picker, timer]; what this visitor's page shows already is not sent again."""
+    gone = {} if chosen in {run_id for _, run_id in view.choices} else {"value": None}
+    updates = {
+        "chart": plot_data(view.figure), "summary": _summary(view), "table": view.table,
+        "picker": gr.Dropdown(choices=view.choices, **gone), "timer": gr.Timer(active=view.any_active),
+    }  # fmt: skip
+    now = _seen(view)
+    return [update if now[name] != known.get(name) else gr.skip() for name, update in updates.items()]
+
+
+def _seen(view: RunsView) -> dict[str, str]:
+    """What is drawn, as digests."""
+    parts = {"chart": view.figure, "summary": view.reading, "table": view.table, "picker": view.choices, "timer": view.any_active}
+    return {name: digest(json.dumps(part)) for name, part in parts.items()}
+
+
+def _picked(one: Picked | None) -> list[Any]:
+    """[pin button, what is said of the chosen run]."""
+    if one is None:
+        return [gr.Button(words.PIN), ""]
+    return [gr.Button(words.UNPIN if one.pinned else words.PIN), reading(one.told)]
 
 
 def _summary(view: RunsView) -> str:
     return reading(view.reading or words.RUNS_EMPTY) + note(words.RUNS_LEGEND if view.reading else "")
 
 
-def _chosen(run: str | None) -> str:
-    if not run:
+def _chosen(run: Any) -> str:
+    if not isinstance(run, str) or not run:
         raise ConfigError("No run is chosen; click a row of the table or pick one from the list.")
     return run

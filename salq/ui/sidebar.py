@@ -81,7 +81,7 @@ _warm = threading.Event()
 
 
 def warm_up() -> None:
-    """Import what the first matrix map needs in the background, once, so that the first click does not wait for it."""
+    """Import what reading a group of weights needs in the background, once, so that the first click does not wait for it."""
     if not _warm.is_set():
         _warm.set()
         threading.Thread(target=_import_heavy, name="warm-up", daemon=True).start()
@@ -89,6 +89,4 @@ def warm_up() -> None:
 
 def _import_heavy() -> None:
     import salq.evaluation.group_view
-    import salq.evaluation.matrix_view
-    import salq.models.llama
-    import salq.saliency.maps  # noqa: F401 - for its effect
+    import salq.models.llama  # noqa: F401 - for its effect

@@ -47,11 +47,28 @@ def _words(info: RunInfo) -> str:
         left = f", {info.silence_words}" if info.silence is not None else left
         return f"{info.title}: {progress.phase or 'starting'} {progress.fraction:.0%}{left}"
     if info.status == "queued":
-        starts = "" if info.wait is None else f", about {duration(info.wait)}"
-        return f"{info.title}: waiting for {info.position or 0} other run(s){starts}"
+        return f"{info.title}: {waiting(info)}"
     if info.status == "done" and (value := info.metrics.get("perplexity")) is not None:
         return f"{info.title}: done, perplexity {number(value)}"
     return f"{info.title}: {info.status}"
+
+
+def waiting(info: RunInfo) -> str:
+    """How many runs are before a queued one, and when its turn comes, as far as that is known."""
+    if not info.position:
+        return "waiting for its turn"
+    runs = "1 other run" if info.position == 1 else f"{info.position} other runs"
+    return f"waiting for {runs}" + ("" if info.wait is None else f", starts in about {duration(info.wait)}")
+
+
+def state(info: RunInfo) -> str:
+    """How a run stands: its place in the queue, or how far it is."""
+    if info.status == "queued":
+        return waiting(info)
+    if info.status == "running":
+        left = info.silence_words if info.silence is not None else "" if info.progress.eta is None else f"{duration(info.progress.eta)} left"
+        return f"running, {info.progress.fraction:.0%}" + (f", {left}" if left else "")
+    return info.status
 
 
 def _html(state: str, text: str, last_at: float | None = None) -> str:

@@ -9,6 +9,9 @@ from salq.chat.participants import Participant
 from salq.chat.scorer import ScorePool
 from salq.chat.text import clean_prompt, printable
 from salq.core.errors import ConfigError, TextError
+from salq.core.files import read_json
+from salq.figures import payload, restored_shares
+from salq.runs.exploration import kept_folder
 from salq.runs.store import RunStore
 from salq.ui.compare_actions import NOBODY, ORIGINAL, Turn, conversation, key_of, participant_of
 from salq.ui.context import Choices
@@ -113,12 +116,12 @@ def rows(view: Json) -> list[list[Any]]:
     ]  # fmt: skip
 
 
-def conditions(view: Json, seconds: float) -> str:
-    """What a scored text was measured with."""
+def conditions(view: Json, seconds: float | None) -> str:
+    """What a scored text was measured with; seconds: how long it took, None where that is not of this machine."""
     context = f"after {view['context_tokens']:,} tokens of context" if view["context_tokens"] > 1 else "from its second token on"
     notes = "".join(f" {note}" for note in view["notes"])
-    took = f"scored in {seconds:.1f} s" if seconds >= 0.1 else "scored before"  # noqa: PLR2004 - remembered texts come at once
-    return f"{view['count']:,} tokens {context}, {took}. {view['original']}; quantized: {view['execution']}.{notes}"
+    took = "" if seconds is None else f", scored in {seconds:.1f} s" if seconds >= 0.1 else ", scored before"  # noqa: PLR2004 - remembered texts
+    return f"{view['count']:,} tokens {context}{took}. {view['original']}; quantized: {view['execution']}.{notes}"
 
 
 def where_rows(breakdown: Json) -> list[list[Any]]:
@@ -126,6 +129,69 @@ def where_rows(breakdown: Json) -> list[list[Any]]:
     blocks = [(f"block {index}", left, share) for index, (left, share) in enumerate(zip(breakdown["blocks"], breakdown["block_shares"], strict=True))]
     kinds = [(f"{name}, all blocks", left, breakdown["matrix_shares"][name]) for name, left in breakdown["matrices"].items()]
     return [[name, round(left, 4), round(100 * share, 1)] for name, left, share in [*blocks, *kinds]]
+
+
+def where_figures(breakdown: Json) -> tuple[str, str]:
+    """The bars of single blocks, and of kinds of matrix in all blocks."""
+    blocks, kinds = breakdown["block_shares"], breakdown["matrix_shares"]
+    drawn = (
+        restored_shares([str(index) for index in range(len(blocks))], blocks, breakdown["blocks"], title="One block put back", axis="block"),
+        restored_shares(
+            [name.rsplit(".", 1)[-1] for name in kinds], list(kinds.values()), list(breakdown["matrices"].values()),
+            title="One kind of matrix put back, in all blocks", axis="matrix",
+        ),
+    )  # fmt: skip
+    return payload(drawn[0], "salq-where-blocks"), payload(drawn[1], "salq-where-kinds")
+
+
+@dataclass(frozen=True)
+class KeptTokens:
+    """A scored text that the repository keeps (`benchmarks/make_tokens.py`), ready to be drawn; `command` gives the same numbers."""
+
+    shown: Json
+    """What the browser draws: tokens, index of the worst one, fork."""
+    reading: str
+    note: str
+    rows: list[list[Any]]
+    where_reading: str
+    where_rows: list[list[Any]]
+    figures: tuple[str, str]
+    command: str
+
+
+KEPT = (
+    "A kept example of this repository: the original's answer to “{prompt}”, scored by the original and by {quantized}. "
+    "Score a text to see your own models here."
+)
+
+
+def kept_tokens(model: str) -> KeptTokens | None:
+    """The scored text kept for a catalogue model; None when there is none or it does not read."""
+    try:
+        found = read_json(kept_folder(model) / "tokens.json")
+        view, broken = found["view"], found["breakdown"]
+        return KeptTokens(
+            shown=shown_of(view, found["fork"]),
+            reading=str(view["reading"]),
+            note=f"{KEPT.format(prompt=printable(str(found['prompt'])), quantized=found['quantized'])} {conditions(view, None)}",
+            rows=rows(view),
+            where_reading=where_words(broken),
+            where_rows=where_rows(broken),
+            figures=where_figures(broken),
+            command=str(found["command"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return None
+
+
+def shown_of(view: Json, fork: Json | None) -> Json:
+    """What the browser draws of a scored text."""
+    return {"tokens": view["tokens"], "worst": view["worst"], "fork": fork}
+
+
+def where_words(breakdown: Json) -> str:
+    """What putting blocks back has shown, with the token that it is about."""
+    return f"Token {breakdown['index'] + 1}: {breakdown['reading']}"
 
 
 def _first(candidates: Sequence[Json]) -> str:

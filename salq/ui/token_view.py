@@ -12,12 +12,29 @@ import gradio as gr
 from salq.chat.scorer import ScorePool
 from salq.core.errors import ConfigError, SalqError
 from salq.core.settings import ASSETS
-from salq.figures import payload, restored_shares
 from salq.ui.compare_actions import Stops
 from salq.ui.context import Choices, UiContext
 from salq.ui.explore_shown import plot_data
-from salq.ui.html import note, reading, section, work_bar
-from salq.ui.token_actions import HEADER, MAX_TOKENS, OWN_CHARACTERS, SOURCES, Json, Task, conditions, rows, score, task_of, where, where_rows
+from salq.ui.html import how_made, note, reading, section, work_bar
+from salq.ui.token_actions import (
+    HEADER,
+    MAX_TOKENS,
+    OWN_CHARACTERS,
+    SOURCES,
+    Json,
+    KeptTokens,
+    Task,
+    conditions,
+    kept_tokens,
+    rows,
+    score,
+    shown_of,
+    task_of,
+    where,
+    where_figures,
+    where_rows,
+    where_words,
+)
 
 SCRIPTS = ASSETS / "ui" / "tokens"
 TITLE = "Token by token"
@@ -55,6 +72,8 @@ class _Parts:
     score: gr.Button
     stop: gr.Button
     status: gr.HTML
+    label: gr.HTML
+    """What the kept example is, until a text is scored."""
     bridge: gr.HTML
     text: gr.HTML
     fold: gr.Accordion
@@ -75,7 +94,7 @@ class _Parts:
     @property
     def scored(self) -> list[Any]:
         """In the order of `_scored` and `_told`."""
-        return [self.status, self.bridge, self.fold, self.table, self.where, self.task, self.picked, self.score, self.stop, *self.broken]
+        return [self.status, self.label, self.bridge, self.fold, self.table, self.where, self.task, self.picked, self.score, self.stop, *self.broken]
 
     @property
     def broken(self) -> list[Any]:
@@ -90,10 +109,10 @@ BROKEN = 7
 def build(ctx: UiContext, pickers: Sequence[gr.Dropdown], turns: gr.State) -> None:
     """Lay the view out below the conversation and wire it. pickers: who answers on each side; turns: the conversation."""
     gr.set_static_paths([SCRIPTS])
-    _wire(ctx, _build(len(pickers)), pickers, turns)
+    _wire(ctx, _build(len(pickers), kept_tokens(ctx.default_model)), pickers, turns)
 
 
-def _build(sides: int) -> _Parts:
+def _build(sides: int, kept: KeptTokens | None) -> _Parts:
     gr.HTML(section(TITLE))
     gr.HTML(note(INTRO))
     with gr.Row(elem_id="token-controls", elem_classes="salq-fields"):
@@ -112,28 +131,39 @@ def _build(sides: int) -> _Parts:
         visible=False, elem_id="token-own",
     )  # fmt: skip
     status = gr.HTML(note(EMPTY), elem_id="token-status")
+    label = gr.HTML(reading(kept.reading) + note(kept.note) + how_made(kept.command) if kept else "", elem_id="token-kept")
     text = gr.HTML('<div class="salq-tokens"></div>', elem_id="token-text")
     bridge = gr.HTML(
-        {}, html_template="<span></span>", js_on_load=BRIDGE, elem_id="token-bridge", elem_classes="salq-bridge", scripts=SCRIPTS.as_posix()
-    )
-    with gr.Accordion("The tokens in numbers", open=False, visible=False, elem_id="token-fold") as fold:
-        table = gr.Dataframe([], headers=list(HEADER), interactive=False, show_label=False, elem_id="token-table", max_height=420)
-    with gr.Column(visible=False, elem_id="where") as place:
+        {} if kept is None else kept.shown, html_template="<span></span>", js_on_load=BRIDGE, elem_id="token-bridge", elem_classes="salq-bridge",
+        scripts=SCRIPTS.as_posix(),
+    )  # fmt: skip
+    has_kept = kept is not None
+    with gr.Accordion("The tokens in numbers", open=False, visible=has_kept, elem_id="token-fold") as fold:
+        table = gr.Dataframe(
+            kept.rows if kept else [], headers=list(HEADER), interactive=False, show_label=False, elem_id="token-table", max_height=420
+        )
+    with gr.Column(visible=has_kept, elem_id="where") as place:
         gr.HTML(note(WHERE_INTRO))
         with gr.Row():
-            ask = gr.Button(WHERE.format(number=1), elem_id="where-ask")
+            ask = gr.Button(WHERE.format(number=1), visible=not has_kept, elem_id="where-ask")  # what is kept is broken down already
             where_stop = gr.Button("Stop", variant="stop", visible=False, elem_id="where-stop")
-        told = gr.HTML("", elem_id="where-status")
+        where_told = gr.HTML(reading(kept.where_reading) if kept else "", elem_id="where-status")
         with gr.Row():
             blocks, kinds = (
-                gr.Plot(show_label=False, visible=False, elem_id=f"where-{name}", elem_classes="salq-chart", min_width=300, scale=scale)
-                for name, scale in (("blocks", 3), ("kinds", 2))
-            )
-        with gr.Accordion("The same in numbers", open=False, visible=False, elem_id="where-fold") as where_fold:
-            where_table = gr.Dataframe([], headers=list(WHERE_HEADER), interactive=False, show_label=False, elem_id="where-table", max_height=420)
+                gr.Plot(
+                    plot_data(kept.figures[index]) if kept else None, show_label=False, visible=has_kept, elem_id=f"where-{name}",
+                    elem_classes="salq-chart", min_width=300, scale=3 - index,
+                )
+                for index, name in enumerate(("blocks", "kinds"))
+            )  # fmt: skip
+        with gr.Accordion("The same in numbers", open=False, visible=has_kept, elem_id="where-fold") as where_fold:
+            where_table = gr.Dataframe(
+                kept.where_rows if kept else [], headers=list(WHERE_HEADER), interactive=False, show_label=False, elem_id="where-table",
+                max_height=420,
+            )  # fmt: skip
     return _Parts(
-        source, side, own, start, stop, status, bridge, text, fold, table, place, ask, where_stop, told, blocks, kinds, where_fold, where_table,
-        gr.State(None), gr.State(0),
+        source, side, own, start, stop, status, label, bridge, text, fold, table, place, ask, where_stop, where_told, blocks, kinds, where_fold,
+        where_table, gr.State(None), gr.State(0),
     )  # fmt: skip
 
 
@@ -205,19 +235,18 @@ def _scored(task: Task, event: Json) -> Updates:
         return _told(note(STOPPED), idle=True)
     view = event["view"]
     notes = " ".join(part for part in (conditions(view, event["seconds"]), task.note, task.missing) if part)
-    shown = {"tokens": view["tokens"], "worst": view["worst"], "fork": event["fork"]}
     start = gr.Button(WHERE.format(number=view["worst"] + 1), visible=True)
     cleared = ["", *[gr.Plot(visible=False)] * 2, gr.Accordion(visible=False), [], start, gr.Button(visible=False)]
     return [
-        reading(view["reading"]) + note(notes), shown, gr.Accordion(visible=True), rows(view), gr.Column(visible=view["related"]), task,
-        view["worst"], *_idle(), *cleared,
+        reading(view["reading"]) + note(notes), "", shown_of(view, event["fork"]), gr.Accordion(visible=True), rows(view),
+        gr.Column(visible=view["related"]), task, view["worst"], *_idle(), *cleared,
     ]  # fmt: skip
 
 
 def _told(words: str, *, idle: bool = False) -> Updates:
     """In the order of `_Parts.scored`: words only; `idle` when nothing is under way any more."""
     buttons = _idle() if idle else [gr.skip()] * 2
-    return [words, *[gr.skip()] * 6, *buttons, *[gr.skip()] * BROKEN]
+    return [words, *[gr.skip()] * 7, *buttons, *[gr.skip()] * BROKEN]
 
 
 def _broken(event: Json) -> Updates:
@@ -230,16 +259,8 @@ def _broken(event: Json) -> Updates:
     if event["end"] == "stopped":
         return [note(STOPPED), *[gr.skip()] * 4, *_idle()]
     found = event["breakdown"]
-    blocks, kinds = found["block_shares"], found["matrix_shares"]
-    drawn = (
-        restored_shares([str(index) for index in range(len(blocks))], blocks, found["blocks"], title="One block put back", axis="block"),
-        restored_shares(
-            [name.rsplit(".", 1)[-1] for name in kinds], list(kinds.values()), list(found["matrices"].values()),
-            title="One kind of matrix put back, in all blocks", axis="matrix",
-        ),
-    )  # fmt: skip
-    plots = [gr.Plot(plot_data(payload(one, "salq-where")), visible=True) for one in drawn]
-    words = reading(f"Token {found['index'] + 1}: {found['reading']}") + note(f"Computed in {event['seconds']:.1f} s.")
+    plots = [gr.Plot(plot_data(one), visible=True) for one in where_figures(found)]
+    words = reading(where_words(found)) + note(f"Computed in {event['seconds']:.1f} s.")
     return [words, *plots, gr.Accordion(visible=True), where_rows(found), *_idle()]
 
 

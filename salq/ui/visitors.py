@@ -74,6 +74,10 @@ class SharedStore(RunStore):
         """Refused: what is removed here is decided by the host's quota."""
         raise ConfigError("On a public host runs are not deleted by visitors.")
 
+    def pin(self, run_id: str, *, pinned: bool) -> None:
+        """Refused: a pin would take the disk from all others."""
+        raise ConfigError("On a public host runs are not pinned by visitors.")
+
     def _check_owner(self, run_id: str) -> None:
         self.folder(run_id)
         if self._owners.get(run_id) != _visitor.get() or not _visitor.get():

@@ -20,7 +20,7 @@ EXPLORE_LEDE = "Every cell is one matrix of the model. Click one to see its weig
 METRIC_INFO = "What a cell's colour tells: how far weights move, how far outputs move, or how much a weight matters."
 BLOCK_INFO = "Decoder layer, from 0."
 MATRIX_INFO = "One of the seven linear layers of a block."
-MADE_BY_INFO = "Whose codes are shown: plain rounding at the grid on the left, or a finished calibration of this model."
+MADE_BY_INFO = "Whose codes are shown: plain rounding, or a finished calibration."
 MINUS_INFO = "Subtract another one: blue where A is better, red where B is."
 BUDGET_INFO = "Every matrix starts at 2 bits; the next bits go where they take away most predicted loss per byte."
 ROW_INFO = "One output of the matrix. Click the map above, or focus it and use the arrow keys."
@@ -33,6 +33,7 @@ TILE_HINT = (
 POOLING_INFO = "How the weights under one cell become one colour. Mean hides outliers."
 FETCHING = "Fetching {model}: this happens once and may take a minute."
 NOT_FETCHED = "The weights of {model} are not on this machine yet{size}. Click a cell or pick a matrix to fetch them, once; then its maps appear."
+BEING_REDUCED = "Being reduced: nobody has looked at this matrix in this way before, so its maps are made now, once, in a process of its own."
 STARTED = "Started; it goes on if you close this page."
 MAPS_HINT = (
     "F is the saliency (diagonal of the empirical Fisher matrix), w a weight and ŵ what rounding makes of it; ½ F (w − ŵ)² is roughly "
@@ -68,5 +69,11 @@ RUNS_LEGEND = (
     "Filled points are runs of this machine, open ones are kept in the repository; bars are 95 % (1.96 standard errors over windows of text); "
     "the dotted line joins what nothing beats. Click a point to pick its run."
 )
+PINNED = "It is pinned: it stays when finished runs are removed, the oldest first, to keep to this machine's quota of {quota} GB."
+NOT_PINNED = "It is not pinned: once all runs take more than {quota} GB, the oldest finished ones are removed. Pin keeps it."
+PINNED_NO_QUOTA = "It is pinned. No quota of disk is set here (SALQ_QUOTA_GB), so no run is removed by itself anyway."
+NOT_PINNED_NO_QUOTA = "It is not pinned. No quota of disk is set here (SALQ_QUOTA_GB); should one be set, Pin keeps the run from being removed."
+PIN, UNPIN = "Pin", "Unpin"
+PIN_EXPLORED, UNPIN_EXPLORED = "Pin these results", "Unpin these results"
 DELETE_CONFIRM = "Delete this run with its finished blocks? This cannot be undone."
 PASSWORD = "This server asks for a password; whoever runs it has told you. Any name will do."

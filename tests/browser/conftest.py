@@ -5,12 +5,12 @@
         expect(page.locator("#explore-grid")).to_be_visible()
 
 Test files set `pytestmark = pytest.mark.browser`: without a Chromium they are skipped, and under CI=true that is a failure.
-A failed test leaves a screenshot and a trace (`playwright show-trace`) in test-results/.
+A failed test leaves a screenshot and the page's document in test-results/; with SALQ_TRACE=1 in the environment also a trace
+(`playwright show-trace`), whose snapshots make every test slower.
 """
 
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -45,6 +45,7 @@ from salq.ui.page import launch
 launch(default_model=sys.argv[1], server_port=int(sys.argv[2]))
 """
 RESULTS = settings.ROOT / "test-results"
+TRACES = os.environ.get("SALQ_TRACE") == "1"
 CUT_CONNECTION = re.compile("AbortError|Connection errored out")
 
 expect.set_options(timeout=PATIENCE_MS)
@@ -84,7 +85,7 @@ def serving(folder: Path, model: Path, *, threads: int = 1) -> Iterator[Served]:
     home, log, port = folder / "home", folder / "page.log", free_port()
     environment = os.environ | {
         "SALQ_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads), "GRADIO_ANALYTICS_ENABLED": "False",
-        "GRADIO_TEMP_DIR": str(folder / "gradio"),
+        "GRADIO_TEMP_DIR": str(folder / "gradio"), "PYTHONUNBUFFERED": "1",
     }  # fmt: skip
     environment.pop("SPACE_ID", None)
     with log.open("wb") as output:
@@ -100,14 +101,25 @@ def serving(folder: Path, model: Path, *, threads: int = 1) -> Iterator[Served]:
         for info in page.store.list():
             if info.is_active:
                 page.store.cancel(info.id)
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # at once; how a page ends on Ctrl+C is looked at in tests/e2e/test_app.py
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
         process.stdin.close()  # type: ignore[union-attr] - it is a pipe
-    assert "Traceback" not in log.read_text(errors="replace"), log.read_text(errors="replace")[-4000:]
+    printed = without_cut_streams(log.read_text(errors="replace"))
+    assert "Traceback" not in printed, printed[-4000:]
+
+
+def without_cut_streams(printed: str) -> str:
+    """A page's log without what Gradio prints when a visitor reloads or leaves while one of their event streams is being opened."""
+    first, *reports = printed.split("Exception in ASGI application\n")
+    cut = [
+        report.partition("response already started.\n")[2] if "in sse_stream" in report and "HTTPException: 404: Not Found" in report else report
+        for report in reports
+    ]
+    return "".join([first, *cut])
 
 
 @pytest.fixture(scope="session")
@@ -122,14 +134,23 @@ def browser() -> Iterator[Browser]:
 Visit = Callable[..., Page]
 
 
+@pytest.fixture(scope="module")
+def usual(browser: Browser) -> Iterator[list[BrowserContext]]:
+    """At most one context, for the first visit of every test of a file: its cache holds the page's scripts, and its storage is emptied in between."""
+    kept: list[BrowserContext] = []
+    yield kept
+    for context in kept:
+        context.close()
+
+
 @pytest.fixture
-def visit(served: Served, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    """`visit(path="", width=1440, theme="light", reloads=False)` opens the page in a context of its own and waits until it can be used.
+def visit(served: Served, browser: Browser, usual: list[BrowserContext], request: pytest.FixtureRequest) -> Iterator[Visit]:
+    """`visit(path="", width=1440, theme="light", reloads=False)` opens the page as a visitor of its own and waits until it can be used.
 
     Any console error or uncaught exception on any of the test's pages fails the test; on a page that `reloads`, Gradio's complaint about
     the live connection that a reload cuts does not.
     """
-    contexts: list[BrowserContext] = []
+    pages: list[Page] = []
     problems: list[str] = []
 
     def listen(page: Page, *, reloads: bool) -> None:
@@ -137,11 +158,16 @@ def visit(served: Served, browser: Browser, request: pytest.FixtureRequest) -> I
         page.on("console", lambda message: problems.extend(one for one in as_problem(message) if not (reloads and CUT_CONNECTION.search(one))))
 
     def open_page(path: str = "", *, width: int = 1440, theme: str = "light", reloads: bool = False) -> Page:
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)  # type: ignore[arg-type]
-        context.set_default_timeout(PATIENCE_MS)
-        context.tracing.start(snapshots=True)
-        contexts.append(context)
+        if pages or not usual:
+            context = new_context(browser)
+            if not pages:
+                usual.append(context)
+        else:
+            context = usual[0]
         page = context.new_page()
+        pages.append(page)
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
         listen(page, reloads=reloads)
         mark = "&" if "?" in path else "?"
         page.goto(f"{served.url}{path}{mark}__theme={theme}")
@@ -151,10 +177,34 @@ def visit(served: Served, browser: Browser, request: pytest.FixtureRequest) -> I
 
     yield open_page
     failed = getattr(request.node, "has_failed", False)
-    for number, context in enumerate(contexts):
-        keep_evidence(context, f"{request.node.name}-{number}", failed=failed)
-        context.close()
+    if failed:
+        keep_evidence(pages, request.node.name)
+    leave(pages, usual, keep=not failed)
     assert not problems, "\n".join(problems)
+
+
+def new_context(browser: Browser) -> BrowserContext:
+    """A visitor whom nobody knows yet."""
+    context = browser.new_context()
+    context.set_default_timeout(PATIENCE_MS)
+    if TRACES:
+        context.tracing.start(snapshots=True)
+    return context
+
+
+def leave(pages: list[Page], usual: list[BrowserContext], *, keep: bool) -> None:
+    """Close a test's pages; what the usual visitor's browser remembers of this one is forgotten, or the visitor with it after a failure."""
+    for page in pages:
+        is_usual = page.context in usual
+        if is_usual and keep:
+            page.evaluate("localStorage.clear()")
+            page.context.clear_cookies()
+            page.context.clear_permissions()
+            page.close()
+            continue
+        if is_usual:
+            usual.clear()
+        page.context.close()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -171,16 +221,15 @@ def as_problem(message: ConsoleMessage) -> list[str]:
     return [f"console: {message.text} ({message.location.get('url', '')})"] if message.type == "error" else []
 
 
-def keep_evidence(context: BrowserContext, name: str, *, failed: bool) -> None:
-    """After a failure: what the page looked like and everything it did."""
-    if not failed:
-        context.tracing.stop()
-        return
+def keep_evidence(pages: list[Page], name: str) -> None:
+    """After a failure: what the pages looked like, their document and, where traces are kept, everything that they did."""
     RESULTS.mkdir(exist_ok=True)
-    safe = re.sub(r"[^\w.-]+", "-", name)
-    context.tracing.stop(path=RESULTS / f"{safe}.zip")
-    for page in context.pages:
-        page.screenshot(path=RESULTS / f"{safe}.png", full_page=True)
+    for number, page in enumerate(pages):
+        path = RESULTS / re.sub(r"[^\w.-]+", "-", f"{name}-{number}")
+        page.screenshot(path=path.with_suffix(".png"), full_page=True)
+        path.with_suffix(".html").write_text(page.content(), encoding="utf-8")
+        if TRACES:
+            page.context.tracing.stop(path=path.with_suffix(".zip"))
 
 
 def free_port() -> int:

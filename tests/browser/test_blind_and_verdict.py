@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Served, Visit, drawn
 
-pytestmark = [pytest.mark.browser, pytest.mark.long, pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(420)]
 
 LONG_MS = 180_000
 TITLES = ("coarse", "fine")
@@ -55,8 +55,9 @@ def ask(page: Page, prompt: str) -> None:
 
 
 def test_a_guess_is_revealed_counted_and_shown_with_the_run(served: Served, visit: Visit, runs: dict[str, str]) -> None:
-    page = visit("?tab=compare")
+    page = visit("?tab=compare", theme="dark")
     open_blind(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1440
     pick(page, "blind-who", "coarse")
     evil = "<img src=x onerror=\"document.title='owned'\"> my secret"
     ask(page, evil)
@@ -86,15 +87,20 @@ def test_a_guess_is_revealed_counted_and_shown_with_the_run(served: Served, visi
     expect(other.locator("#tab-calibrate")).to_contain_text("of 1 guesses right")
 
 
-def test_bad_prompts_are_told_and_the_next_round_is_possible(visit: Visit) -> None:
-    page = visit("?tab=compare", theme="dark")
+def test_on_a_phone_bad_prompts_are_told_and_the_next_round_is_possible(visit: Visit) -> None:
+    page = visit("?tab=compare", width=390)
     open_blind(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
     ask(page, "   ")
     expect(page.locator("#blind-told")).to_contain_text("The prompt is empty")
     page.locator("#blind-next").click()
     expect(page.locator("#blind-prompt textarea, #blind-prompt input").first).to_have_value(re.compile("capital of France"))
     page.locator("#blind-ask").click()
     expect(page.locator("#blind-result")).not_to_be_empty(timeout=LONG_MS)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.locator("#tab-runs-button").click()
+    expect(page.locator("#verdict-go")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_the_verdict_of_two_runs_and_its_files(visit: Visit, tmp_path: Path) -> None:
@@ -156,15 +162,9 @@ def test_a_point_of_the_trade_off_picks_its_run_and_has_an_error_bar(visit: Visi
         }""",
         runs["fine"],
     )
+    page.mouse.move(*place)
+    expect(page.locator("#trade-off .hovertext")).to_contain_text("fine")  # a click belongs to the point that is hovered
     page.mouse.click(*place)
     expect(page.locator("#runs-picker input")).to_have_value(re.compile("fine"))
-
-
-@pytest.mark.parametrize(("theme", "width"), [("light", 390), ("dark", 1440)])
-def test_nothing_is_cut_off(visit: Visit, theme: str, width: int) -> None:
-    page = visit("?tab=compare", theme=theme, width=width)
-    open_blind(page)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    page.locator("#tab-runs-button").click()
     expect(page.locator("#verdict-go")).to_be_visible()
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1440

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -146,22 +145,15 @@ def test_bad_input_is_one_sentence_and_the_page_stays_usable(served: Served, vis
 
 
 @pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 390)])
-def test_nothing_is_cut_off(served: Served, visit: Visit, theme: str, width: int, tmp_path: Path) -> None:
+def test_nothing_is_cut_off_and_every_control_has_a_label_and_help(served: Served, visit: Visit, theme: str, width: int) -> None:
     page = visit("?tab=calibrate", theme=theme, width=width)
     ready(page)
     page.locator("#calibrate-advanced button").first.click()
     expect(page.locator("#set-adapter-rank")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-
-
-def test_every_control_has_a_label_and_help(served: Served, visit: Visit) -> None:
-    page = visit("?tab=calibrate")
-    ready(page)
-    page.locator("#calibrate-advanced button").first.click()
-    expect(page.locator("#set-adapter-rank")).to_be_visible()
     names = ["calibrate-preset", "calibrate-blocks", "calibrate-seed", "calibrate-title"]
     names += page.evaluate("[...document.querySelectorAll('[id^=set-]')].map((one) => one.id)")
     assert len(names) > 12
-    for name in names:
-        text = page.locator(f"#{name}").inner_text()
+    texts = page.evaluate("(names) => names.map((name) => document.getElementById(name).innerText)", names)
+    for name, text in zip(names, texts, strict=True):
         assert len(text.split()) > 3, f"{name}: {text!r}"

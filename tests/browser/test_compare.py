@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -118,12 +117,16 @@ def test_stop_stops_and_the_next_question_is_answered(served: Served, visit: Vis
     expect(page.locator("#compare-chat-1 .salq-log-talk > div")).to_have_count(4)
 
 
-def test_empty_and_too_long_prompts_are_told(served: Served, visit: Visit) -> None:
-    page = visit("?tab=compare")
+@pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 390)])
+def test_empty_and_too_long_prompts_are_told_and_nothing_is_cut_off(served: Served, visit: Visit, theme: str, width: int) -> None:
+    page = visit("?tab=compare", theme=theme, width=width)
+    fits(page, width)
     page.locator("#compare-prompt textarea").fill("   ")
     page.locator("#compare-send").click()
     expect(page.locator("#compare-facts-0")).to_contain_text("The prompt is empty")
     expect(page.locator("#compare-send")).to_be_visible()
+    if width == 390:
+        return
     ask(page, "long " * 500)
     answered(page)
     expect(page.locator("#compare-facts-0")).to_contain_text("only its first 2,000 were sent")
@@ -163,7 +166,7 @@ def test_a_crash_leaves_the_page_usable(served: Served, visit: Visit) -> None:
 
 def test_a_finished_run_can_be_chosen(served: Served, visit: Visit) -> None:
     from salq import recipes
-    from salq.runs import worker
+    from salq.runs.execute import execute
     from salq.runs.requests import CalibrateRequest, Evaluation
 
     recipe = recipes.get("rtn", bits=8, group_size=32)
@@ -173,10 +176,7 @@ def test_a_finished_run_can_be_chosen(served: Served, visit: Visit) -> None:
     run_id = served.store.create(request)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SALQ_HOME", str(served.home))
-        worker.start(served.store, run_id)
-    deadline = time.monotonic() + 120
-    while served.store.get(run_id).is_active and time.monotonic() < deadline:
-        time.sleep(0.3)
+        list(execute(served.store, run_id))
     assert served.store.get(run_id).status == "done", served.store.get(run_id).problem
     page = visit("?tab=compare")
     page.locator("#compare-side-1 input").click()
@@ -211,9 +211,8 @@ def test_a_third_side_answers_too(served: Served, visit: Visit) -> None:
     expect(page.locator("#compare-chat-2")).to_be_hidden()
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 390)])
-def test_nothing_is_cut_off(served: Served, visit: Visit, theme: str, width: int) -> None:
-    page = visit("?tab=compare", theme=theme, width=width)
+def fits(page: Page, width: int) -> None:
+    """Nothing is cut off, and every control says what it is for."""
     page.locator("#compare-settings button").first.click()
     expect(page.locator("#compare-system")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -20,7 +20,7 @@ from tests.browser.conftest import Served, Visit, drawn
 EVALUATION = settings.ASSETS / "text" / "evaluation.txt"
 SPECS = tuple(QuantSpec(bits=bits, group_size=64) for bits in (3, 8, 4, 2))  # type: ignore[arg-type]
 
-pytestmark = [pytest.mark.browser, pytest.mark.long, pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(420)]
 
 
 @pytest.fixture(scope="module")
@@ -118,20 +118,6 @@ def test_a_link_carries_group_run_and_value(served: Served, runs: tuple[str, str
     expect(page.locator("#group-facts")).to_contain_text("row 0, group 0")
 
 
-def test_runs_are_compared_by_the_pickers_and_gone_runs_leave_the_rest(served: Served, runs: tuple[str, str], visit: Visit) -> None:
-    page = visit("?tab=explore")
-    drawn(page, "explore-grid")
-    pick(page, "explore-made-by", "mine")
-    expect(page.locator("#explore-reading")).to_contain_text("Mine moves what a matrix computes")
-    expect(page.locator("#matrix-reading")).to_contain_text("mine")
-    pick(page, "explore-minus", "rounding to nearest")
-    expect(page.locator("#explore-grid")).to_contain_text("A minus B")
-    pick(page, "explore-minus", "nothing")
-    expect(page.locator("#explore-grid")).not_to_contain_text("A minus B")
-    page.locator("#explore-metric").get_by_text("Saliency-weighted error", exact=True).click()
-    expect(page.locator("#explore-reading")).to_contain_text("should raise the loss by")
-
-
 @pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 390)])
 def test_every_view_is_drawn_in_its_tab(served: Served, runs: tuple[str, str], visit: Visit, theme: str, width: int) -> None:
     page = visit(f"?tab=explore&run={runs[0]}&block=1&matrix=mlp.down_proj&group=3,1", theme=theme, width=width)
@@ -169,7 +155,7 @@ def test_every_view_is_drawn_in_its_tab(served: Served, runs: tuple[str, str], v
     expect(page.locator("#matrix-spectrum-reading")).to_contain_text("this run's adapter leaves")
 
 
-def test_what_is_drawn_can_be_saved(served: Served, runs: tuple[str, str], visit: Visit, tmp_path: Path) -> None:
+def test_what_is_drawn_can_be_saved_and_runs_are_compared_by_the_pickers(served: Served, runs: tuple[str, str], visit: Visit, tmp_path: Path) -> None:
     page = visit("?tab=explore&block=1&matrix=mlp.down_proj")
 
     def saved(plot: str) -> list[list[str]]:
@@ -207,3 +193,17 @@ def test_what_is_drawn_can_be_saved(served: Served, runs: tuple[str, str], visit
         page.locator("#explore-grid").hover()
         page.locator("#explore-grid .modebar-btn[data-title*='PNG']").click()
     assert waiting.value.suggested_filename.endswith(".png")
+    compared_by_the_pickers(page)
+
+
+def compared_by_the_pickers(page: Page) -> None:
+    """A run in A, rounding in B, nothing in B again, another metric: the grid follows."""
+    pick(page, "explore-made-by", "mine")
+    expect(page.locator("#explore-reading")).to_contain_text("Mine moves what a matrix computes")
+    expect(page.locator("#matrix-reading")).to_contain_text("mine")
+    pick(page, "explore-minus", "rounding to nearest")
+    expect(page.locator("#explore-grid")).to_contain_text("A minus B")
+    pick(page, "explore-minus", "nothing")
+    expect(page.locator("#explore-grid")).not_to_contain_text("A minus B")
+    page.locator("#explore-metric").get_by_text("Saliency-weighted error", exact=True).click()
+    expect(page.locator("#explore-reading")).to_contain_text("should raise the loss by")

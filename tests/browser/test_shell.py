@@ -15,15 +15,6 @@ def pick_run(page: Page, run_title: str) -> None:
     page.get_by_role("option", name=run_title).first.click()
 
 
-def test_the_first_screen_tells_something_and_leads_on(visit: Visit) -> None:
-    page = visit()
-    expect(page.locator("#learn-insight .salq-lede")).to_be_visible()
-    expect(page.locator("#learn-what")).to_contain_text("scale")
-    page.locator("#learn-explore").click()
-    expect(page.locator("#tab-explore-button")).to_have_attribute("aria-selected", "true")
-    expect(page.locator("#explore-sizes")).to_contain_text("Whole model")
-
-
 CONTROLS = {
     "learn": ".salq-tour .start",
     "explore": "#explore-compute",
@@ -34,9 +25,16 @@ CONTROLS = {
 """Something of each tab that a finger must reach."""
 
 
-def test_every_tab_opens_and_fits(visit: Visit) -> None:
+def test_the_first_screen_tells_something_and_leads_on_and_every_tab_fits(visit: Visit) -> None:
     page = visit(width=1440)
+    expect(page.locator("#learn-insight .salq-lede")).to_be_visible()
+    expect(page.locator("#learn-what")).to_contain_text("scale")
     expect(page.locator("#model")).to_be_in_viewport()
+    expect(page.locator("#device-note")).to_contain_text("Auto:")
+    expect(page.locator("#text-note")).to_contain_text("In use: the bundled texts")
+    page.locator("#learn-explore").click()
+    expect(page.locator("#tab-explore-button")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#explore-sizes")).to_contain_text("Whole model")
     for tab in TABS:
         page.locator(f"#tab-{tab}-button").click()
         expect(page.locator(f"#tab-{tab}")).to_be_visible()
@@ -63,12 +61,6 @@ def test_a_phone_shows_the_tabs_and_opens_the_sidebar_by_its_button(visit: Visit
     expect(page.locator("#bits input:checked")).to_have_value("4")
 
 
-def test_the_sidebar_says_where_work_happens_and_on_which_text(visit: Visit) -> None:
-    page = visit()
-    expect(page.locator("#device-note")).to_contain_text("Auto:")
-    expect(page.locator("#text-note")).to_contain_text("In use: the bundled texts")
-
-
 def test_a_sweep_fills_the_chart_and_its_runs_can_be_opened_and_deleted(served: Served, visit: Visit) -> None:
     page = visit("?tab=runs", reloads=True)
     expect(page.locator("#runs-reading")).to_contain_text("No finished run")
@@ -84,6 +76,15 @@ def test_a_sweep_fills_the_chart_and_its_runs_can_be_opened_and_deleted(served: 
     expect(page.locator("#runs-table")).to_contain_text("done")
     title = served.store.list()[0].title
     pick_run(page, title)
+    expect(page.locator("#runs-told")).to_contain_text("done. It is not pinned.")
+    page.locator("#runs-pin").click()
+    expect(page.locator("#runs-pin")).to_have_text("Unpin")
+    expect(page.locator("#runs-told")).to_contain_text("done. It is pinned.")
+    expect(page.locator("#runs-table")).to_contain_text("done, pinned")
+    assert [info.pinned for info in served.store.list()] == [True, False]
+    page.locator("#runs-pin").click()
+    expect(page.locator("#runs-pin")).to_have_text("Pin")
+    assert not served.store.list()[0].pinned
     page.locator("#runs-open").click()
     expect(page.locator("#tab-calibrate-button")).to_have_attribute("aria-selected", "true")
     expect(page.locator("#status-chip")).to_contain_text("done, perplexity")

@@ -54,7 +54,6 @@ def chosen(page: Page) -> int:
     return int((page.locator("#token-text [role=listbox]").get_attribute("aria-activedescendant") or "-1").rsplit("-", 1)[-1])
 
 
-@pytest.mark.long
 def test_ask_again_edit_and_presets(served: Served, visit: Visit) -> None:
     page = visit("?tab=compare")
     setting(page, "length", "8")
@@ -123,9 +122,8 @@ def test_the_originals_answer_token_by_token_and_where_it_breaks(served: Served,
     expect(page.locator("#where-table")).to_contain_text("mlp.down_proj, all blocks")
 
 
-@pytest.mark.long
 def test_a_text_of_ones_own_is_text_and_belongs_to_its_visitor(served: Served, visit: Visit) -> None:
-    page, other = visit("?tab=compare"), visit("?tab=compare")
+    page, other = visit("?tab=compare", theme="dark"), visit("?tab=compare", width=390)
     score_own(page, "  ")
     expect(page.locator("#token-status")).to_contain_text("There is no text to score")
     page.locator("#token-side").get_by_text("A", exact=True).click()
@@ -133,7 +131,7 @@ def test_a_text_of_ones_own_is_text_and_belongs_to_its_visitor(served: Served, v
     expect(page.locator("#token-status")).to_contain_text("Side A is the original itself")
     page.locator("#token-side").get_by_text("B", exact=True).click()
     evil = "<img src=x onerror=\"document.title='owned'\"><b>x</b> <|im_end|> ${1}\u202e\tend"
-    score_own(page, evil)
+    score_own(page, evil + " A grey fox ran over a hill and slept in the sun until the evening came and the moon rose. " + "x" * 80)
     expect(page.locator("#token-text .flow")).to_contain_text("onerror=", timeout=LONG_MS)
     expect(page.locator("#token-text .flow")).to_contain_text("⇥end")
     page.locator("#token-fold > button").click()
@@ -141,18 +139,11 @@ def test_a_text_of_ones_own_is_text_and_belongs_to_its_visitor(served: Served, v
     assert page.locator("#token-text img, #token-text b, #token-table img").count() == 0
     assert page.title() != "owned"
     expect(other.locator(TOKENS)).to_have_count(0)
-    score_own(other, "Another text")
-    expect(other.locator(TOKENS)).to_have_count(len("Another text") - 1, timeout=LONG_MS)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(("theme", "width"), [("light", 390), ("dark", 1440)])
-def test_nothing_is_cut_off(served: Served, visit: Visit, theme: str, width: int) -> None:
-    page = visit("?tab=compare", theme=theme, width=width)
-    score_own(page, "A grey fox ran over a hill and slept in the sun until the evening came and the moon rose. " * 2 + "x" * 80)
-    expect(page.locator("#token-text .details")).to_contain_text("Token", timeout=LONG_MS)
-    page.locator("#where-ask").click()
-    expect(page.locator("#where-status")).to_contain_text("do not add up", timeout=LONG_MS)
-    drawn(page, "where-kinds")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.locator(TOKENS).evaluate_all(CONTRAST) >= 4.5, "words on their heat are read by WCAG AA"
+    score_own(other, "A grey fox slept. " * 4 + "x" * 80)
+    expect(other.locator(TOKENS)).to_have_count(18 * 4 + 80 - 1, timeout=LONG_MS)
+    for one, width in ((page, 1440), (other, 390)):
+        one.locator("#where-ask").click()
+        expect(one.locator("#where-status")).to_contain_text("do not add up", timeout=LONG_MS)
+        drawn(one, "where-kinds")
+        assert one.evaluate("document.documentElement.scrollWidth") <= width
+        assert one.locator(TOKENS).evaluate_all(CONTRAST) >= 4.5, "words on their heat are read by WCAG AA"

@@ -1,6 +1,7 @@
 """What the first screen shows was made by the recipes of this checkout."""
 
 from benchmarks.make_assets import CALIBRATIONS, SPECS, command, fingerprint
+from benchmarks.make_tokens import fingerprint as tokens_fingerprint
 from benchmarks.results_table import README, readme_with, table
 from salq.core.files import read_json
 from salq.models.catalogue import DEFAULT_MODEL
@@ -8,11 +9,25 @@ from salq.runs.exploration import kept, kept_folder
 from salq.runs.kept import kept_group, kept_maps, kept_runs
 from salq.runs.noise import known_floor
 from salq.ui.compare_actions import kept_chat
+from salq.ui.token_actions import kept_tokens
 
 
 def test_kept_results_were_made_by_the_current_recipes() -> None:
     made = read_json(kept_folder(DEFAULT_MODEL) / "made.json")
     assert made["fingerprint"] == fingerprint(), "a recipe, a preset or the list of runs changed: run `make assets`"
+
+
+def test_the_kept_token_scores_are_of_the_kept_conversation_and_run() -> None:
+    path = kept_folder(DEFAULT_MODEL) / "tokens.json"
+    assert read_json(path)["fingerprint"] == tokens_fingerprint(), "the recipe or the kept conversation changed: run `make assets`"
+    assert path.stat().st_size < 100_000
+    found, chat = kept_tokens(DEFAULT_MODEL), kept_chat(DEFAULT_MODEL)
+    assert found is not None
+    assert chat is not None
+    assert "".join(token["text"] for token in found.shown["tokens"]) == chat.answers[0]
+    assert found.shown["fork"]["forked"]
+    assert len(found.where_rows) == 30 + 7
+    assert chat.answers[0] in found.command
 
 
 def test_kept_results_are_complete() -> None:

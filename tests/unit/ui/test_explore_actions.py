@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 
 from salq.core.errors import ConfigError, ModelError, SalqError, ShapeError
@@ -14,12 +15,24 @@ from salq.models.source import resolve
 from salq.quant.spec import QuantSpec
 from salq.runs.execute import execute
 from salq.runs.limits import LOCAL, PUBLIC
+from salq.runs.reducer import carry_out
 from salq.runs.requests import ExploreRequest
 from salq.runs.store import RunStore
 from salq.ui.context import WHOLE_ROW, Choices
-from salq.ui.explore_actions import LINEARS, explore_request, is_here, matrix_picture, n_blocks_of, selection_of, size_facts
+from salq.ui.explore_actions import (
+    LINEARS,
+    MatrixPicture,
+    NotReducedError,
+    explore_request,
+    is_here,
+    matrix_picture,
+    n_blocks_of,
+    selection_of,
+    size_facts,
+)
 from salq.ui.explore_grid import grid_view
 from salq.ui.explore_updates import Drawing
+from salq.ui.visitors import SharedStore
 
 
 @pytest.fixture
@@ -29,6 +42,14 @@ def store(salq_home: Path) -> RunStore:
 
 def choices(model: str, bits: int = 3, group: int = 64) -> Choices:
     return Choices.of(model, bits, group, False, "cpu", "bundled")
+
+
+def reduced(store: RunStore, asked: Choices, *what: object) -> MatrixPicture:
+    """The picture of a matrix that nobody has looked at yet; what the page leaves to a process of its own is made here."""
+    with pytest.raises(NotReducedError) as found:
+        matrix_picture(store, asked, *what)  # type: ignore[arg-type]
+    carry_out(found.value.wanted)
+    return matrix_picture(store, asked, *what)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -71,10 +92,11 @@ def test_a_width_that_is_not_there_is_said_and_the_nearest_shown(explored: RunSt
 
 def test_a_matrix_is_drawn_from_disk_without_saliency_and_with_it(store: RunStore, tiny_folder: Path, explored: RunStore) -> None:
     empty = RunStore(store.root / "empty")
-    alone = matrix_picture(empty, choices(str(tiny_folder)), 1, "mlp.down_proj", "max")
+    alone = reduced(empty, choices(str(tiny_folder)), 1, "mlp.down_proj", "max")
     assert "Compute adds saliency" in alone.problem
     assert [row[0] for row in alone.table] == ["Rounding error"]
-    both = matrix_picture(explored, choices(str(tiny_folder)), 1, "mlp.down_proj", "mean")
+    both = reduced(explored, choices(str(tiny_folder)), 1, "mlp.down_proj", "mean")
+    assert matrix_picture(explored, choices(str(tiny_folder)), 1, "mlp.down_proj", "max").figure  # the exploration has reduced all of these
     assert both.problem == ""
     figure = json.loads(both.figure or "{}")
     assert [trace["name"] for trace in figure["data"]] == ["Saliency", "Rounding error", "Saliency × error²"]
@@ -84,7 +106,7 @@ def test_a_matrix_is_drawn_from_disk_without_saliency_and_with_it(store: RunStor
 def test_the_stated_error_is_that_of_rounding(store: RunStore, tiny_folder: Path) -> None:
     weight = read_weight(resolve(str(tiny_folder)), 0, "self_attn.k_proj")
     want = matrix_view("m", weight, QuantSpec(bits=2, group_size=None)).relative_error
-    picture = matrix_picture(store, choices(str(tiny_folder), 2, WHOLE_ROW), 0, "self_attn.k_proj", "p99")
+    picture = reduced(store, choices(str(tiny_folder), 2, WHOLE_ROW), 0, "self_attn.k_proj", "p99")
     assert ("Relative weight error", f"{want:.1%}", "rounding to nearest, w2row") in picture.facts
 
 
@@ -145,7 +167,7 @@ def test_blocks_and_presence_of_a_model(tiny_folder: Path) -> None:
 
 
 def test_nothing_is_fetched_until_a_matrix_is_asked_for(store: RunStore) -> None:
-    ctx = SimpleNamespace(store=store, limits=LOCAL)
+    ctx = SimpleNamespace(store=store, limits=LOCAL, public=False)
     values = ("llama-2-7b", 3, 64, False, "cpu", "bundled")
     drawing = Drawing(ctx)  # type: ignore[arg-type]
     (updates,) = list(drawing.matrix("", {"block": 0, "matrix": "mlp.down_proj"}, SPOT, "max", "rounding", *values))
@@ -155,6 +177,21 @@ def test_nothing_is_fetched_until_a_matrix_is_asked_for(store: RunStore) -> None
     asked = drawing.matrix("", {"block": 0, "matrix": "mlp.down_proj", "asked": "llama-2-7b"}, SPOT, "max", "rounding", *values)
     assert "Fetching llama-2-7b" in next(asked)[1]
     asked.close()
+
+
+@pytest.mark.filterwarnings("ignore:The value passed into gr.Dropdown")  # an update outside of an event looks like a new control
+def test_a_matrix_that_nobody_has_looked_at_is_said_and_made_by_another_process(store: RunStore, tiny_folder: Path) -> None:
+    drawing = Drawing(SimpleNamespace(store=store, limits=LOCAL, public=False))  # type: ignore[arg-type]
+    made: list[object] = []
+    drawing._reducer.reduce = lambda wanted: (made.append(wanted), carry_out(wanted))[0]  # type: ignore[method-assign] - the same, without the process
+    values = (str(tiny_folder), 3, 64, False, "cpu", "bundled")
+    place = {"block": 1, "matrix": "mlp.up_proj"}
+    told, drawn = list(drawing.matrix("", place, "max", "rounding", *values))
+    assert "Being reduced" in told[1]
+    assert "Relative weight error" in drawn[1]
+    assert len(made) == 1
+    (again,) = list(drawing.matrix("", place, "max", "rounding", *values))
+    assert again[1] == drawn[1]
 
 
 def test_a_visitor_of_a_public_host_reads_a_refusal(store: RunStore, tiny_folder: Path) -> None:
@@ -169,3 +206,30 @@ def test_choices_refuse_what_the_page_does_not_offer() -> None:
     for values in (("m", 5, 64), ("m", 3, 7), ("", 3, 64), (None, 3, 64)):
         with pytest.raises(SalqError):
             Choices.of(*values, False, "auto", "auto")
+
+
+def test_a_waiting_computation_says_when_its_turn_comes_and_can_be_pinned(store: RunStore, tiny_folder: Path) -> None:
+    drawing = Drawing(SimpleNamespace(store=store, limits=LOCAL, public=False))  # type: ignore[arg-type]
+    request = explore_request(choices(str(tiny_folder)), LOCAL)
+    first, second = store.create(request), store.create(request)
+    store.expect(first, 300.0)
+    alive = []
+    try:
+        for run_id in (first, second):
+            alive.append(store.take(run_id, "foreground"))
+            store.queue.enter(run_id, "cpu")
+        told, *_, pin, finished = drawing.watch(second)
+        assert "This computation is waiting for 1 other run, starts in about 5 min." in told
+        assert (pin.value, pin.visible, finished) == ("Pin these results", True, gr.skip())
+        drawing.pin(second)
+        told, *_, pin, _ = drawing.watch(second)
+        assert "It is pinned." in told
+        assert pin.value == "Unpin these results"
+        drawing.pin(second)
+        assert not store.get(second).pinned
+    finally:
+        for one in alive:
+            one.release()
+    shared = SharedStore(store.root)
+    with pytest.raises(ConfigError, match="not pinned by visitors"):
+        shared.pin(second, pinned=True)

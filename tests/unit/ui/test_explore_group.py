@@ -18,10 +18,11 @@ from salq.quant.frozen import rtn
 from salq.quant.spec import QuantSpec
 from salq.runs.execute import execute
 from salq.runs.limits import LOCAL
+from salq.runs.reducer import carry_out
 from salq.runs.requests import CalibrateRequest, Evaluation, ExploreRequest
 from salq.runs.store import RunStore
 from salq.ui.context import WHOLE_ROW, Choices
-from salq.ui.explore_actions import explore_request, known_config, matrix_picture
+from salq.ui.explore_actions import NotReducedError, explore_request, known_config, matrix_picture
 from salq.ui.explore_charts import budget_chart, depth_chart, made_by_note, size_chart
 from salq.ui.explore_grid import grid_view
 from salq.ui.explore_group import group_of, group_picture, kept_group_picture
@@ -164,6 +165,9 @@ def test_a_damaged_weight_is_told_and_its_neighbours_are_drawn(store: RunStore, 
     assert "1 of the 64 weights of this group are NaN or infinite" in picture.line.problem
     assert picture.tile is not None
     assert group_picture(store, asked, {**PLACE, "group": 0}).line.figure is not None
+    with pytest.raises(NotReducedError) as missing:
+        matrix_picture(store, asked, 1, "mlp.down_proj", "max")
+    carry_out(missing.value.wanted)
     seen = matrix_picture(store, asked, 1, "mlp.down_proj", "max")
     assert seen.figure is not None
     assert "1 weights of this matrix are NaN or infinite" in seen.problem

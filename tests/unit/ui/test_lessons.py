@@ -7,11 +7,15 @@ from types import SimpleNamespace
 import pytest
 
 from salq.lessons.facts import facts
+from salq.lessons.reader import read
 from salq.lessons.words import LESSONS
 from salq.models.catalogue import DEFAULT_MODEL
 from salq.runs.limits import Limits
 from salq.runs.store import RunStore
 from salq.ui.lessons import SCRIPTS, lessons_html, material_for
+
+READER = SimpleNamespace(material=read)
+"""The page's `Reader` without its process, which a browser test drives."""
 
 
 @pytest.fixture
@@ -39,9 +43,9 @@ def test_every_live_number_has_a_script_that_fills_it() -> None:
 
 
 def test_kept_and_selected_weights(ctx: SimpleNamespace, tiny_folder: Path) -> None:
-    kept = material_for("kept", ctx, {}, DEFAULT_MODEL)
+    kept = material_for("kept", ctx, READER, {}, DEFAULT_MODEL)
     assert kept["material"]["matrix"] in kept["told"]
-    selected = material_for("selected", ctx, {"block": 0, "matrix": "mlp.up_proj"}, str(tiny_folder))
+    selected = material_for("selected", ctx, READER, {"block": 0, "matrix": "mlp.up_proj"}, str(tiny_folder))
     assert (selected["source"], selected["material"]["matrix"]) == ("selected", "mlp.up_proj")
     assert len(selected["material"]["row"]["weights"]) == 192
 
@@ -51,6 +55,6 @@ def test_what_is_missing_is_one_sentence(ctx: SimpleNamespace, tiny_folder: Path
         ({"block": 0, "matrix": "mlp.up_proj"}, DEFAULT_MODEL, "are not on this machine yet"),
         ({"block": 99, "matrix": "mlp.up_proj"}, str(tiny_folder), "no readable tensor"),
     ):
-        answer = material_for("selected", ctx, selection, model)
+        answer = material_for("selected", ctx, READER, selection, model)
         assert answer["material"] is None
         assert told in answer["told"]

@@ -12,7 +12,7 @@ from salq.runs.limits import LOCAL
 from salq.runs.requests import CalibrateRequest
 from salq.runs.store import RunStore
 from salq.ui.context import WHOLE_ROW, Choices
-from salq.ui.runs_actions import HEADER, MAX_SWEEP, runs_view, start_sweep, sweep_requests
+from salq.ui.runs_actions import HEADER, MAX_SWEEP, picked, runs_view, start_sweep, sweep_requests
 
 METRICS = {
     "recipe": "rtn", "tag": "w3g64", "perplexity": 75.6, "perplexity_original": 22.6, "kl": 1.2, "model_size_mb": 100.4, "bits_per_weight": 3.3,
@@ -84,3 +84,32 @@ def test_a_sweep_does_not_repeat_what_is_done(store: RunStore, tiny_folder: Path
     store.append(run_id, RunStarted(run_id))
     store.append(run_id, RunDone(1.0))
     assert start_sweep(store, [request]) == []
+
+
+def test_the_chosen_run_says_what_its_pin_means_here(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = finished(store, "mine")
+    monkeypatch.delenv("SALQ_QUOTA_GB", raising=False)
+    one = picked(store, run_id)
+    assert one is not None
+    assert not one.pinned
+    assert one.told.startswith("rtn w3g64 mine: done. It is not pinned. No quota of disk is set here")
+    store.pin(run_id, pinned=True)
+    monkeypatch.setenv("SALQ_QUOTA_GB", "20")
+    one = picked(store, run_id)
+    assert one is not None
+    assert one.told.startswith("rtn w3g64 mine: done. It is pinned: it stays")
+    assert "quota of 20 GB" in one.told
+    assert [row[1] for row in runs_view(store, "mine", "perplexity").table] == ["done, pinned"]
+    assert [picked(store, gone) for gone in (None, "20200101-000000-dead", "../..", 7)] == [None] * 4
+
+
+def test_runs_that_were_measured_on_another_text_are_no_points_beside_the_others(store: RunStore) -> None:
+    same = {"text": "one text", "windows": 8, "window": 512}
+    shown = [finished(store, "mine", **same), finished(store, "mine", **same, perplexity=50.0)]  # type: ignore[arg-type]
+    finished(store, "mine", **same | {"window": 64}, perplexity=4.0, perplexity_original=3.0)  # type: ignore[arg-type]
+    view = runs_view(store, "mine", "perplexity")
+    points = [trace for trace in json.loads(view.figure)["data"] if trace["name"] == "rtn"]
+    assert {point[0] for point in points[0]["customdata"]} == set(shown)
+    assert "the original is at 22.6" in view.reading
+    assert view.reading.endswith("Measured on one text: 8 windows of 512 tokens. 1 run that was measured otherwise is in the table only.")
+    assert len(view.table) == 3

@@ -9,7 +9,7 @@ from salq import recipes
 from salq.core import events as ev
 from salq.runs.requests import CalibrateRequest
 from salq.runs.store import RunStore
-from salq.ui.status import LIVELY_SECONDS, STEADY_SECONDS, YOUNG_SECONDS, chip, seconds_to_next_look
+from salq.ui.status import LIVELY_SECONDS, STEADY_SECONDS, YOUNG_SECONDS, chip, seconds_to_next_look, state
 
 
 @pytest.fixture
@@ -50,3 +50,20 @@ def test_a_long_run_is_looked_at_less_often(store: RunStore, seconds_ago: float,
     finally:
         alive.release()
     assert seconds_to_next_look(store, run_id) == LIVELY_SECONDS
+
+
+def test_a_waiting_run_says_how_many_are_before_it_and_when_it_starts(store: RunStore) -> None:
+    requests = [CalibrateRequest(model="smollm2-135m", recipe=recipes.get("apiq"), title=title) for title in ("first", "second", "third")]
+    ids = [store.create(request) for request in requests]
+    store.expect(ids[0], 120.0)
+    alive = []
+    try:
+        for run_id in ids:
+            alive.append(store.take(run_id, "foreground"))
+            store.queue.enter(run_id, "cpu")
+        assert state(store.get(ids[1])) == "waiting for 1 other run, starts in about 2 min"
+        assert "second: waiting for 1 other run, starts in about 2 min" in chip(store, ids[1])
+        assert state(store.get(ids[2])) == "waiting for 2 other runs"  # the second says nothing of how long it takes
+    finally:
+        for one in alive:
+            one.release()

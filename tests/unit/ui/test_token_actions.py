@@ -8,13 +8,14 @@ import pytest
 from salq.chat import scoring
 from salq.chat.lockstep import Side
 from salq.chat.participants import Participant
+from salq.core import settings
 from salq.core.errors import ConfigError, SalqError, TextError
 from salq.figures import restored_shares
 from salq.runs.store import RunStore
 from salq.ui import token_actions
 from salq.ui.compare_actions import NOBODY, ORIGINAL, RTN, ask, turn_of
 from salq.ui.context import Choices
-from salq.ui.token_actions import Task, conditions, last_answer, rows, task_of, where, where_rows
+from salq.ui.token_actions import Task, conditions, kept_tokens, last_answer, rows, task_of, where, where_rows
 
 CHOICES = Choices("smollm2-135m", 3, 64, False, "cpu", "auto")
 NAMED = (ORIGINAL, RTN, NOBODY)
@@ -105,6 +106,7 @@ def test_tables_and_bars() -> None:
     }  # fmt: skip
     view = {"tokens": [token], "context_tokens": 12, "count": 1, "original": "m, full precision", "execution": "torch reference", "notes": ["Cut."]}
     assert rows(view) == [[1, "“ a” ≠", 0.25, -1.5, -0.5, 1, 7, "“ a” 60 %", "“<b>” 40 %"]]
+    assert conditions(view, None).startswith("1 tokens after 12 tokens of context. m,")
     assert conditions(view, 2.04) == "1 tokens after 12 tokens of context, scored in 2.0 s. m, full precision; quantized: torch reference. Cut."
     found = {"blocks": [0.5, 1.5], "block_shares": [0.5, -0.5], "matrices": {"mlp.up_proj": 0.0}, "matrix_shares": {"mlp.up_proj": 1.0}}
     assert where_rows(found) == [["block 0", 0.5, 50.0], ["block 1", 1.5, -50.0], ["mlp.up_proj, all blocks", 0.0, 100.0]]
@@ -112,3 +114,19 @@ def test_tables_and_bars() -> None:
     assert list(figure.data[0].y) == [50.0, -50.0]
     assert len(set(figure.data[0].marker.color)) == 2  # what grew is told apart, and lies below zero
     assert figure.layout.yaxis.ticksuffix == " %"
+
+
+def test_a_kept_example_is_drawn_or_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = kept_tokens("smollm2-135m")
+    assert found is not None
+    assert len(found.rows) == len(found.shown["tokens"]) > 20
+    assert found.where_reading.startswith(f"Token {found.shown['worst'] + 1}: Of this token's")
+    for part in ("the original's answer to “What is the capital of France", "scored by the original and by apiq w3g64", "torch reference"):
+        assert part in found.note
+    assert kept_tokens("../../etc") is None
+    monkeypatch.setattr(settings, "ASSETS", tmp_path)
+    folder = tmp_path / "results" / "smollm2-135m"
+    folder.mkdir(parents=True)
+    for damaged in ("{}", "[]", "not json", '{"view": {"tokens": [{}], "reading": ""}, "breakdown": {}, "fork": null}'):
+        (folder / "tokens.json").write_text(damaged, encoding="utf-8")
+        assert kept_tokens("smollm2-135m") is None
