@@ -186,11 +186,11 @@ def test_a_matrix_that_nobody_has_looked_at_is_said_and_made_by_another_process(
     drawing._reducer.reduce = lambda wanted: (made.append(wanted), carry_out(wanted))[0]  # type: ignore[method-assign] - the same, without the process
     values = (str(tiny_folder), 3, 64, False, "cpu", "bundled")
     place = {"block": 1, "matrix": "mlp.up_proj"}
-    told, drawn = list(drawing.matrix("", place, "max", "rounding", *values))
+    told, drawn = list(drawing.matrix("", place, SPOT, "max", "rounding", *values))
     assert "Being reduced" in told[1]
     assert "Relative weight error" in drawn[1]
     assert len(made) == 1
-    (again,) = list(drawing.matrix("", place, "max", "rounding", *values))
+    (again,) = list(drawing.matrix("", place, SPOT, "max", "rounding", *values))
     assert again[1] == drawn[1]
 
 
