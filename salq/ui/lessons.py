@@ -52,7 +52,7 @@ def build(ctx: UiContext) -> None:
     reader = Reader()
 
     def hand_out(event: gr.EventData, selection: dict[str, Any], spot: dict[str, int], model: str) -> dict[str, Any]:
-        return material_for(getattr(event, "source", None), ctx, reader, {**selection, **spot}, model) | {"number": getattr(event, "number", 0)}
+        return material_for(getattr(event, "source", None), ctx, reader, {**selection, **spot}, str(model)) | {"number": getattr(event, "number", 0)}
 
     bridge.wanted(
         hand_out,

@@ -166,6 +166,7 @@ def visit(served: Served, browser: Browser, usual: list[BrowserContext], request
             context = usual[0]
         page = context.new_page()
         pages.append(page)
+        page.bring_to_front()  # tabs of one visitor share a window: in the background, every key would wait seconds for a frame
         page.set_viewport_size({"width": width, "height": 900})
         page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
         listen(page, reloads=reloads)
@@ -250,6 +251,22 @@ def wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> None
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.2)
     raise AssertionError(f"no page after {START_SECONDS} s:\n{log.read_text(errors='replace')}")
+
+
+def choose(page: Page, picker: str, name: str | re.Pattern[str]) -> None:
+    """Pick an option of the picker with that elem_id. A list that opened while the page above it still grew stays where it was, maybe out of sight."""
+    option = page.get_by_role("option", name=name).first
+    for patience in (3_000, 3_000, PATIENCE_MS):
+        page.locator(f"#{picker} input").click()
+        try:
+            expect(option).to_be_in_viewport(timeout=patience)
+        except AssertionError:
+            page.keyboard.press("Escape")
+            continue
+        option.click()
+        expect(page.get_by_role("option")).to_have_count(0)
+        return
+    raise AssertionError(f"no option {name!r} of #{picker} came into view")
 
 
 def drawn(page: Page, plot: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Served, Visit, drawn
+from tests.browser.conftest import Served, Visit, choose, drawn
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(420)]
 
@@ -37,12 +37,6 @@ def runs(served: Served) -> dict[str, str]:
     return found
 
 
-def pick(page: Page, picker: str, name: str) -> None:
-    page.locator(f"#{picker} input").click()
-    page.get_by_role("option", name=re.compile(name)).first.click()
-    expect(page.get_by_role("option")).to_have_count(0)
-
-
 def open_blind(page: Page) -> None:
     if not page.locator("#blind-ask").is_visible():
         page.locator("#blind button").first.click()
@@ -58,7 +52,7 @@ def test_a_guess_is_revealed_counted_and_shown_with_the_run(served: Served, visi
     page = visit("?tab=compare", theme="dark")
     open_blind(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 1440
-    pick(page, "blind-who", "coarse")
+    choose(page, "blind-who", re.compile("coarse"))
     evil = "<img src=x onerror=\"document.title='owned'\"> my secret"
     ask(page, evil)
     expect(page.locator("#blind-guess-0")).to_be_visible(timeout=LONG_MS)
@@ -81,7 +75,7 @@ def test_a_guess_is_revealed_counted_and_shown_with_the_run(served: Served, visi
     assert [set(json.loads(line)) for line in kept.splitlines()] == [{"day", "outcome", "prompt"}]
     assert "secret" not in kept
     other = visit("?tab=runs")  # somebody else opens the run, and sees its score
-    pick(other, "runs-picker", "coarse")
+    choose(other, "runs-picker", re.compile("coarse"))
     other.locator("#runs-open").click()
     expect(other.locator("#tab-calibrate")).to_contain_text("Blind test: ")
     expect(other.locator("#tab-calibrate")).to_contain_text("of 1 guesses right")
@@ -107,8 +101,8 @@ def test_the_verdict_of_two_runs_and_its_files(visit: Visit, tmp_path: Path) -> 
     page = visit("?tab=runs")
     page.locator("#verdict-go").click()
     expect(page.locator("body")).to_contain_text("Two sides are needed")
-    pick(page, "verdict-a", "coarse")
-    pick(page, "verdict-b", "fine")
+    choose(page, "verdict-a", re.compile("coarse"))
+    choose(page, "verdict-b", re.compile("fine"))
     page.locator("#verdict-go").click()
     expect(page.locator("#verdict-told")).to_contain_text(
         re.compile(r"fine lowers KL by [\d.]+ nats/token, 95 % interval [\d.]+ to [\d.]+, over coarse")
@@ -123,7 +117,7 @@ def test_the_verdict_of_two_runs_and_its_files(visit: Visit, tmp_path: Path) -> 
         download.value.save_as(files[ending])
     assert "fine lowers KL" in json.loads(files["json"].read_text())["verdict"]
     look_at_the_report(page, files["html"])
-    pick(page, "verdict-b", "coarse")
+    choose(page, "verdict-b", re.compile("coarse"))
     page.locator("#verdict-go").click()
     expect(page.locator("body")).to_contain_text("coarse is on both sides")
 

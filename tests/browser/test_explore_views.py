@@ -15,7 +15,7 @@ from salq.quant.frozen import rtn
 from salq.quant.spec import QuantSpec
 from salq.runs.exploration import of_run
 from salq.runs.requests import CalibrateRequest, Evaluation, ExploreRequest
-from tests.browser.conftest import Served, Visit, drawn
+from tests.browser.conftest import Served, Visit, choose, drawn
 
 EVALUATION = settings.ASSETS / "text" / "evaluation.txt"
 SPECS = tuple(QuantSpec(bits=bits, group_size=64) for bits in (3, 8, 4, 2))  # type: ignore[arg-type]
@@ -52,11 +52,6 @@ def plot_of(page: Page, plot: str, expression: str) -> Any:
 def dots(page: Page) -> list[float]:
     """The weights on the first number line."""
     return plot_of(page, "group-line", "Array.from(p._fullData[2].x)")
-
-
-def pick(page: Page, picker: str, option: str) -> None:
-    page.locator(f"#{picker} input").click()
-    page.get_by_role("option", name=option).first.click()
 
 
 def test_a_click_and_the_keys_on_the_map_choose_a_group(served: Served, runs: tuple[str, str], visit: Visit) -> None:
@@ -198,12 +193,12 @@ def test_what_is_drawn_can_be_saved_and_runs_are_compared_by_the_pickers(served:
 
 def compared_by_the_pickers(page: Page) -> None:
     """A run in A, rounding in B, nothing in B again, another metric: the grid follows."""
-    pick(page, "explore-made-by", "mine")
+    choose(page, "explore-made-by", "mine")
     expect(page.locator("#explore-reading")).to_contain_text("Mine moves what a matrix computes")
     expect(page.locator("#matrix-reading")).to_contain_text("mine")
-    pick(page, "explore-minus", "rounding to nearest")
+    choose(page, "explore-minus", "rounding to nearest")
     expect(page.locator("#explore-grid")).to_contain_text("A minus B")
-    pick(page, "explore-minus", "nothing")
+    choose(page, "explore-minus", "nothing")
     expect(page.locator("#explore-grid")).not_to_contain_text("A minus B")
     page.locator("#explore-metric").get_by_text("Saliency-weighted error", exact=True).click()
     expect(page.locator("#explore-reading")).to_contain_text("should raise the loss by")

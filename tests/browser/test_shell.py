@@ -3,16 +3,11 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Served, Visit, drawn
+from tests.browser.conftest import Served, Visit, choose, drawn
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(420)]
 
 TABS = ("learn", "explore", "calibrate", "compare", "runs")
-
-
-def pick_run(page: Page, run_title: str) -> None:
-    page.locator("#runs-picker input").click()
-    page.get_by_role("option", name=run_title).first.click()
 
 
 CONTROLS = {
@@ -75,7 +70,7 @@ def test_a_sweep_fills_the_chart_and_its_runs_can_be_opened_and_deleted(served: 
     assert {trace["name"] for trace in drawn(page, "trade-off")["traces"]} == {"frontier", "rtn"}
     expect(page.locator("#runs-table")).to_contain_text("done")
     title = served.store.list()[0].title
-    pick_run(page, title)
+    choose(page, "runs-picker", title)
     expect(page.locator("#runs-told")).to_contain_text("done. It is not pinned.")
     page.locator("#runs-pin").click()
     expect(page.locator("#runs-pin")).to_have_text("Unpin")
@@ -91,7 +86,7 @@ def test_a_sweep_fills_the_chart_and_its_runs_can_be_opened_and_deleted(served: 
     page.reload()
     expect(page.locator("#status-chip")).to_contain_text("done, perplexity")  # the browser remembers which run it watched
     page.locator("#tab-runs-button").click()
-    pick_run(page, title)
+    choose(page, "runs-picker", title)
     page.locator("#runs-delete").click()
     page.locator("#runs-delete-sure").click()
     expect(page.locator("#runs-confirm")).to_be_hidden()
