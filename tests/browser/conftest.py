@@ -254,7 +254,7 @@ def wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> None
 
 
 def choose(page: Page, picker: str, name: str | re.Pattern[str]) -> None:
-    """Pick an option of the picker with that elem_id. A list that opened while the page above it still grew stays where it was, maybe out of sight."""
+    """Pick an option of the picker with that elem_id. A list that opened while the page above it grew stays where it was, maybe out of sight."""
     option = page.get_by_role("option", name=name).first
     for patience in (3_000, 3_000, PATIENCE_MS):
         page.locator(f"#{picker} input").click()

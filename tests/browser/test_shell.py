@@ -1,7 +1,7 @@
 """The page around the tabs: first insight, tabs, the sidebar on a phone, and the Runs tab from a sweep to a deleted run."""
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from tests.browser.conftest import Served, Visit, choose, drawn
 
