@@ -1,9 +1,10 @@
 """Many visitors at once: API clients and real browsers explore while a calibration runs; time of a selection, memory, nothing mixed up.
 
-    python benchmarks/visitors.py --clients 30 --during-calibration        about five minutes; the last two of the clients are real browsers
+    python benchmarks/visitors.py --clients 30 --during-calibration        about seven minutes; the last two of the clients are real browsers
 
 A selection is what a click in Explore does: the block and matrix are chosen, and the maps of that matrix are drawn. Every client asks for its
-own matrices and checks that it is answered with them. Browsers need Playwright and a Chromium; without them, all clients speak HTTP.
+own matrices and checks that it is answered with them. Somebody pressed Compute before the class came, so the maps are on disk (--cold: nobody
+did, and each is reduced when it is first asked for). Browsers need Playwright and a Chromium; without them, all clients speak HTTP.
 """
 
 import argparse
@@ -130,6 +131,24 @@ def calibrating(model: str, home: Path, n_blocks: int) -> subprocess.Popen[bytes
     return subprocess.Popen(command, cwd=ROOT, env=around, stdout=subprocess.DEVNULL)
 
 
+def explored(model: str, home: Path) -> None:
+    """What Compute does to the maps: every matrix rounded to the page's first grid is reduced once. Without saliency, which would take longer."""
+    from salq.quant.spec import QuantSpec
+    from salq.runs.execute import execute
+    from salq.runs.requests import ExploreRequest
+    from salq.runs.store import RunStore
+
+    store = RunStore(home / "runs")
+    asked = ExploreRequest(
+        model=model, specs=(QuantSpec(bits=3, group_size=64),), text="bundled", device="cpu", n_samples=2, seq_len=64, saliency=False
+    )
+    run_id = store.create(asked)
+    for _ in execute(store, run_id):
+        pass
+    if store.get(run_id).status != "done":
+        raise RuntimeError(f"the exploration ended as {store.get(run_id).status}")
+
+
 def memory_mb(process: psutil.Process) -> float:
     """Memory of the page in MB, shared pages counted by their share."""
     try:
@@ -147,6 +166,8 @@ def browsers(url: str, count: int, seconds: float) -> list[subprocess.Popen[str]
 def measure(args: argparse.Namespace, model: str, n_blocks: int, home: Path) -> dict[str, Any]:
     """Everything at once; see the module."""
     real = args.browsers if importlib.util.find_spec("playwright") is not None else 0
+    if not args.cold:
+        explored(model, home)
     with served(model, home) as (url, page):
         Client(url, 999_999).select(0, MATRICES[0])  # the first one imports torch
         if args.during_calibration:
@@ -180,7 +201,8 @@ def measure(args: argparse.Namespace, model: str, n_blocks: int, home: Path) -> 
         gone = time.monotonic() - cancelled
     seconds = np.array([one for person in told for one in person.seconds] or [float("nan")])
     return {
-        "command": f"python benchmarks/visitors.py --clients {args.clients}{' --during-calibration' if args.during_calibration else ''}",
+        "command": f"python benchmarks/visitors.py --clients {args.clients}{' --during-calibration' if args.during_calibration else ''}"
+        + (" --cold" if args.cold else ""),
         "model": DEFAULT_MODEL if model == DEFAULT_MODEL else "tiny", "clients": args.clients, "browsers": real,
         "seconds": time.monotonic() - started,
         "selections": len(seconds), "median_seconds": float(np.median(seconds)), "p95_seconds": float(np.quantile(seconds, 0.95)),
@@ -197,6 +219,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=30)
     parser.add_argument("--browsers", type=int, default=2, help="how many of the clients are real browsers")
     parser.add_argument("--during-calibration", action="store_true")
+    parser.add_argument("--cold", action="store_true", help="no map was reduced before")
     parser.add_argument("--seconds", type=float, default=240.0)
     parser.add_argument("--pause", type=float, default=4.0, help="mean seconds that a visitor looks at a matrix")
     parser.add_argument("--most", type=int, default=10_000, help="selections of one client")
@@ -215,6 +238,7 @@ def main() -> int:
 
             if settings.models_dir().is_dir():
                 (home / "models").symlink_to(settings.models_dir(), target_is_directory=True)
+        os.environ["SALQ_HOME"] = str(home)
         found = measure(args, model, n_blocks, home)
     record("visitors", found, args.out)
     print(json.dumps(found, indent=1))

@@ -1,6 +1,7 @@
 """A small process beside the page that computes what the page may not: one JSON request per line in, one JSON answer per line out.
 
-`Aside` is the page's side, `serve` the process's. It is started when it is first needed, gives way to the page, and ends with its input or when idle.
+`Aside` is the page's side, `serve` the process's. It is started when it is first needed, has the page's priority, because somebody
+waits for it, and ends with its input or when idle.
 """
 
 import json
@@ -15,8 +16,8 @@ from typing import Any
 from salq.core import settings
 from salq.core.errors import ResourceError, SalqError
 
-NICENESS = 5
-"""As a worker's: the page and what is drawn on it go first."""
+THREADS = 1
+"""Matrices are small and cores may be busy: threads that wait for each other are slower than one."""
 IDLE_SECONDS = 300.0
 """After so long without a request the process ends; the next request starts another one."""
 STARTS = 2
@@ -96,14 +97,10 @@ def serve(answer: Callable[[str], Json]) -> int:
     """The life of the process: `answer` each line of the input; a SalqError becomes {"error": sentence}."""
     import torch
 
-    from salq.core.device import thread_count
-
     # Libraries may print: the protocol keeps the real stdout, everything else goes to stderr.
     outgoing = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    if hasattr(os, "nice"):
-        os.nice(NICENESS)
-    torch.set_num_threads(thread_count())
+    torch.set_num_threads(THREADS)
     idle = _IdleExit()
     for line in sys.stdin:
         idle.busy()
