@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,13 @@ def file_of(folder: Path, tensor: str) -> Path:
 
 def fingerprint(folder: Path) -> str:
     """sha256 (hex) over config, tokenizer, and the sizes and sampled pages of the weight files: same content, same fingerprint."""
+    stats = [(path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
+    return _fingerprint(folder, tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats))
+
+
+@lru_cache(64)
+def _fingerprint(folder: Path, _files: tuple[tuple[str, int, int], ...]) -> str:
+    """Taken anew when a file of the folder is another one: the page asks for it with every click."""
     digest = hashlib.sha256()
     config = {key: value for key, value in read_folder_config(folder).items() if key not in VOLATILE_KEYS}
     digest.update(json.dumps(config, sort_keys=True).encode())

@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,11 @@ DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, ArithmeticError, 
 """What numpy and the zip reader below it raise on bytes that were cut or altered."""
 
 
-@dataclass(frozen=True)
+MAPS_IN_MEMORY = 128
+"""At most half a megabyte each."""
+
+
+@dataclass(frozen=True, eq=False)  # told apart by identity, which is what a cache of pictures needs
 class MatrixMaps:
     """Pooled maps of one matrix as plain arrays, float32 [rows, cols]; names, units and meaning as in `evaluation.matrix_view`.
 
@@ -100,7 +105,16 @@ def kept_maps(model: str) -> MatrixMaps | None:
 
 
 def read_maps(path: Path) -> MatrixMaps | None:
-    """The maps in a file of `write_maps`; None when there is none or it does not read."""
+    """The maps in a file of `write_maps`; None when there is none or it does not read. What many visitors look at is read once."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return _read_maps(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(MAPS_IN_MEMORY)
+def _read_maps(path: Path, _changed: int, _size: int) -> MatrixMaps | None:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # numpy leaves a damaged file open
             about = json.loads(str(arrays["about"]))

@@ -1,6 +1,7 @@
 """What Explore does, without gradio: from the visitor's choices to figures, sentences and tables."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,8 @@ class MatrixPicture:
     spectrum: Chart
 
 
+PICTURES_IN_MEMORY = 128
+"""Less than half a megabyte each."""
 TABLE_HEADER = ["map", "mean", "largest", "top 1 % hold", "not finite"]
 
 
@@ -63,7 +66,9 @@ def matrix_picture(store: RunStore, choices: Choices, block: int, matrix: str, h
     return _picture(maps, missing, name_of(store, choices.model, made_by, maps.tag))
 
 
+@lru_cache(PICTURES_IN_MEMORY)
 def _picture(maps: MatrixMaps, problem: str, maker: str) -> MatrixPicture:
+    """Drawn once for all who look at it: a class looks at the same matrices, and plotly takes most of the time of an answer."""
     panels = [MapPanel(title, maps.maps[name], colours, unit) for name, (title, colours, unit) in PANELS.items() if name in maps.maps]
     figure = matrix_maps(panels, maps.row_edges, maps.col_edges, how=maps.how, group_size=maps.group_size)
     return MatrixPicture(
