@@ -255,13 +255,14 @@ def wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> None
 
 def choose(page: Page, picker: str, name: str | re.Pattern[str]) -> None:
     """Pick an option of the picker with that elem_id. A list that opened while the page above it grew stays where it was, maybe out of sight."""
-    option = page.get_by_role("option", name=name).first
-    for patience in (3_000, 3_000, PATIENCE_MS):
-        page.locator(f"#{picker} input").click()
+    option, box = page.get_by_role("option", name=name).first, page.locator(f"#{picker} input")
+    for patience in (3_000, 3_000, 10_000, PATIENCE_MS):
+        box.evaluate("(one) => { one.blur(); one.scrollIntoView({ block: 'center' }); }")  # a list opens when its field gets the focus
+        page.wait_for_timeout(300)
+        box.click()
         try:
             expect(option).to_be_in_viewport(timeout=patience)
         except AssertionError:
-            page.keyboard.press("Escape")
             continue
         option.click()
         expect(page.get_by_role("option")).to_have_count(0)
