@@ -43,6 +43,8 @@ NO_REGULARIZER = {"stages.*.regularizer.strength": 0.0}
 """SAPR's recipe without its term: ApiQ with a saliency map at hand."""
 REFRESHED = {"saliency.refresh": 6}
 """Saliency of the model quantized so far, taken again every 6 blocks: four more passes on the default model."""
+FACTORS = (1, 0.25, 0.5, 2, 4, 8, 16)
+"""Of a sweep over learning rates, the preset's own first."""
 RAW_LOSS = {"stages.*.objective.normalize": "raw"}
 
 
@@ -87,7 +89,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "rates-of-blocks",
             "Which learning rates suit the blocks of ApiQ's quick preset? Measured on held-out calibration text.",
             tuple(
-                _rates(f"apiq-{factor:g}x", "apiq", lr_clipping=2e-2 * factor, stages__0__lr_adapter=2e-3 * factor) for factor in (1, 0.25, 0.5, 2, 4, 8, 16)
+                _rates(f"apiq-{factor:g}x", "apiq", lr_clipping=2e-2 * factor, stages__0__lr_adapter=2e-3 * factor) for factor in FACTORS
             ),
         ),
         Experiment(
