@@ -88,9 +88,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         Experiment(
             "rates-of-blocks",
             "Which learning rates suit the blocks of ApiQ's quick preset? Measured on held-out calibration text.",
-            tuple(
-                _rates(f"apiq-{factor:g}x", "apiq", lr_clipping=2e-2 * factor, stages__0__lr_adapter=2e-3 * factor) for factor in FACTORS
-            ),
+            tuple(_rates(f"apiq-{factor:g}x", "apiq", lr_clipping=2e-2 * factor, stages__0__lr_adapter=2e-3 * factor) for factor in FACTORS),
         ),
         Experiment(
             "rates-of-salq",
