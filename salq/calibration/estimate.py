@@ -6,10 +6,11 @@ from typing import Any, Protocol
 
 import torch
 
-from salq.calibration.memory import Sizes, key_width, peak_memory_gb, query_width
-from salq.calibration.places import GB, Placement, placement
+from salq.calibration.memory import Sizes, Widths, key_width, peak_memory_gb, query_width
+from salq.calibration.places import Placement, placement
 from salq.calibration.recipe import Recipe
 from salq.calibration.streams import streams_gb
+from salq.core.device import GB
 from salq.saliency.fisher import BATCH_SIZE
 
 FORWARD, BACKWARD = 2, 4
@@ -26,15 +27,9 @@ MEASURE_SECONDS = 0.25
 """Long enough for the best of many short measurements, so that another program's burst does not pass for this machine's speed."""
 
 
-class Config(Protocol):
+class Config(Widths, Protocol):
     """The part of a LLaMA configuration that the estimate reads."""
 
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    vocab_size: int
     tie_word_embeddings: bool
 
 

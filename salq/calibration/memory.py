@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from salq.calibration.places import GB, Placement
+from salq.calibration.places import Placement
 from salq.calibration.recipe import Recipe
-from salq.core.device import HEAD_BYTES
+from salq.core.device import GB, HEAD_BYTES
 from salq.saliency.fisher import ACCUMULATOR_GB, BATCH_SIZE
 
 PROCESS_BYTES = 0.55e9

@@ -20,10 +20,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from salq.core import settings
-from salq.core.device import available_memory_gb
+from salq.core.device import GB, available_memory_gb
 from salq.core.files import as_resource_error
 
-GB = 1e9
 TOKENS_PER_BATCH = 2048
 """Tokens that a teacher pass takes at once: large enough for matmul speed, small enough for attention maps in float32."""
 SHARE = 0.5

@@ -7,8 +7,9 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from salq.calibration.objectives import AllTargets
-from salq.calibration.places import GB, Samples, StreamMemory, batches
+from salq.calibration.places import Samples, StreamMemory, batches
 from salq.calibration.recipe import Recipe
+from salq.core.device import GB
 from salq.models.capture import capture_block_inputs, run_block
 from salq.models.llama import Llama
 

@@ -20,7 +20,6 @@ from salq.quant.frozen import FrozenLinear, rtn
 from salq.quant.spec import QuantSpec
 
 PHASE = "depth"
-__all__ = ["PHASE", "Depth", "depth_errors", "relative_error"]
 
 
 @dataclass(frozen=True)

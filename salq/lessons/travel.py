@@ -6,13 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from salq.evaluation.depth import relative_error
 from salq.lessons.material import Travel, rounded
+from salq.models.capture import relative_error
 
 Block = Callable[[Tensor], Tensor]
 """One decoder layer, from hidden states to hidden states."""
-
-__all__ = ["relative_error", "travel"]
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from transformers import LlamaConfig
 from salq import recipes
 from salq.calibration.estimate import block_weights, estimate
 from salq.calibration.memory import ALLOCATED, saved_numbers
-from salq.calibration.places import GB
+from salq.core.device import GB
 from salq.models.catalogue import CATALOGUE
 from salq.models.llama import Llama, load_model
 from salq.models.shapes import linear_shapes

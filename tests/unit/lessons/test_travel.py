@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from salq.lessons.travel import relative_error, travel
+from salq.lessons.travel import travel
+from salq.models.capture import relative_error
 
 
 def block(hidden: Tensor, *, weight: Tensor) -> Tensor:
