@@ -75,7 +75,7 @@ class Aside:
                 said = child.stdout.readline()
             except OSError:
                 said = ""
-            if said:
+            if said.endswith("\n"):  # else it died, maybe in the middle of its answer
                 answer: Json = json.loads(said)
                 return answer
             self.close()

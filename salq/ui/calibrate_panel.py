@@ -44,7 +44,7 @@ class Panel:
     papers_fold: gr.Accordion
     papers: gr.HTML
     seen: gr.State
-    """What this visitor's page shows already: {"run", "loss", "errors"}; equal parts are not sent again."""
+    """What this visitor's page shows already (`RunView.stamps`); equal parts are not sent again."""
 
     @property
     def outputs(self) -> list[Any]:

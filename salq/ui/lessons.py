@@ -2,7 +2,7 @@
 
 import re
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
@@ -20,9 +20,6 @@ from salq.runs.exploration import Exploration, explorations, saliency_key_of
 from salq.ui.context import UiContext
 from salq.ui.explore_actions import is_here, known_config
 from salq.ui.explore_subject import run_of, subjects
-
-if TYPE_CHECKING:
-    pass
 
 GROUP = 64
 """Group size of the lessons (`lessons.matrix.GROUP`, which torch would come with)."""
