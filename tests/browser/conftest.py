@@ -46,7 +46,8 @@ launch(default_model=sys.argv[1], server_port=int(sys.argv[2]))
 """
 RESULTS = settings.ROOT / "test-results"
 TRACES = os.environ.get("SALQ_TRACE") == "1"
-CUT_CONNECTION = re.compile("AbortError|Connection errored out")
+CUT_STREAM = re.compile("AbortError|Connection errored out|Unexpected error 404: Not Found|ERR_INCOMPLETE_CHUNKED_ENCODING|TypeError: network error")
+LEAVING: set[Page] = set()  # the pages that `reload` reloads just now
 
 expect.set_options(timeout=PATIENCE_MS)
 
@@ -145,19 +146,18 @@ def usual(browser: Browser) -> Iterator[list[BrowserContext]]:
 
 @pytest.fixture
 def visit(served: Served, browser: Browser, usual: list[BrowserContext], request: pytest.FixtureRequest) -> Iterator[Visit]:
-    """`visit(path="", width=1440, theme="light", reloads=False)` opens the page as a visitor of its own and waits until it can be used.
+    """`visit(path="", width=1440, theme="light")` opens the page as a visitor of its own and waits until it can be used.
 
-    Any console error or uncaught exception on any of the test's pages fails the test; on a page that `reloads`, Gradio's complaint about
-    the live connection that a reload cuts does not.
+    Any console error or uncaught exception on any of the test's pages fails the test, except for what `reload` explains.
     """
     pages: list[Page] = []
     problems: list[str] = []
 
-    def listen(page: Page, *, reloads: bool) -> None:
+    def listen(page: Page) -> None:
         page.on("pageerror", lambda error: problems.append(f"uncaught: {error}"))
-        page.on("console", lambda message: problems.extend(one for one in as_problem(message) if not (reloads and CUT_CONNECTION.search(one))))
+        page.on("console", lambda message: problems.extend(one for one in as_problem(message) if not (page in LEAVING and CUT_STREAM.search(one))))
 
-    def open_page(path: str = "", *, width: int = 1440, theme: str = "light", reloads: bool = False) -> Page:
+    def open_page(path: str = "", *, width: int = 1440, theme: str = "light") -> Page:
         if pages or not usual:
             context = new_context(browser)
             if not pages:
@@ -169,7 +169,7 @@ def visit(served: Served, browser: Browser, usual: list[BrowserContext], request
         page.bring_to_front()  # tabs of one visitor share a window: in the background, every key would wait seconds for a frame
         page.set_viewport_size({"width": width, "height": 900})
         page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
-        listen(page, reloads=reloads)
+        listen(page)
         mark = "&" if "?" in path else "?"
         page.goto(f"{served.url}{path}{mark}__theme={theme}")
         expect(page.locator("#tab-learn-button")).to_be_visible()
@@ -182,6 +182,19 @@ def visit(served: Served, browser: Browser, usual: list[BrowserContext], request
         keep_evidence(pages, request.node.name)
     leave(pages, usual, keep=not failed)
     assert not problems, "\n".join(problems)
+
+
+def reload(page: Page) -> None:
+    """Reload the page, and take no notice of what its old document says of event streams until the new one is there.
+
+    Gradio closes a document's stream on `beforeunload`. A timer that ticks between that and the new document opens another, and the
+    server, which forgets a session when its stream is cut, answers it with 404 in mid-stream.
+    """
+    LEAVING.add(page)
+    try:
+        page.reload()
+    finally:
+        LEAVING.discard(page)
 
 
 def new_context(browser: Browser) -> BrowserContext:

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from salq import recipes
-from tests.browser.conftest import Served, Visit, drawn
+from tests.browser.conftest import Served, Visit, drawn, reload
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(420)]
 
@@ -77,13 +77,13 @@ def test_a_whole_calibration(served: Served, visit: Visit) -> None:
 
 
 def test_a_reload_and_a_second_visitor_find_the_run_and_it_can_be_cancelled_and_resumed(served: Served, visit: Visit) -> None:
-    page = visit("?tab=calibrate", reloads=True)
+    page = visit("?tab=calibrate")
     ready(page)
     small(page, "900")
     page.locator("#calibrate-start").click()
     expect(page.locator("#calibrate-status progress")).to_be_visible(timeout=LONG_MS)
     expect(page.locator("#calibrate-loss")).to_contain_text("Block 0", timeout=LONG_MS)
-    page.reload()
+    reload(page)
     expect(page.locator("#calibrate-status progress")).to_be_visible(timeout=LONG_MS)
     expect(page.locator("#calibrate-loss")).to_contain_text("loss terms", timeout=LONG_MS)
     other = visit("?tab=calibrate")

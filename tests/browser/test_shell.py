@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import Served, Visit, choose, drawn
+from tests.browser.conftest import Served, Visit, choose, drawn, reload
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(420)]
 
@@ -57,7 +57,7 @@ def test_a_phone_shows_the_tabs_and_opens_the_sidebar_by_its_button(visit: Visit
 
 
 def test_a_sweep_fills_the_chart_and_its_runs_can_be_opened_and_deleted(served: Served, visit: Visit) -> None:
-    page = visit("?tab=runs", reloads=True)
+    page = visit("?tab=runs")
     expect(page.locator("#runs-reading")).to_contain_text("No finished run")
     page.locator("#runs-open").click()
     expect(page.get_by_text("No run is chosen")).to_be_visible()
@@ -83,7 +83,7 @@ def test_a_sweep_fills_the_chart_and_its_runs_can_be_opened_and_deleted(served: 
     page.locator("#runs-open").click()
     expect(page.locator("#tab-calibrate-button")).to_have_attribute("aria-selected", "true")
     expect(page.locator("#status-chip")).to_contain_text("done, perplexity")
-    page.reload()
+    reload(page)
     expect(page.locator("#status-chip")).to_contain_text("done, perplexity")  # the browser remembers which run it watched
     page.locator("#tab-runs-button").click()
     choose(page, "runs-picker", title)
