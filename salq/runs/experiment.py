@@ -43,8 +43,11 @@ NO_REGULARIZER = {"stages.*.regularizer.strength": 0.0}
 """SAPR's recipe without its term: ApiQ with a saliency map at hand."""
 REFRESHED = {"saliency.refresh": 6}
 """Saliency of the model quantized so far, taken again every 6 blocks: four more passes on the default model."""
-FACTORS = (1, 0.25, 0.5, 2, 4, 8, 16)
-"""Of a sweep over learning rates, the preset's own first."""
+BLOCK_RATES = (
+    (2e-2, 2e-3), (5e-3, 5e-4), (1e-2, 1e-3), (4e-2, 4e-3), (8e-2, 8e-3), (0.16, 0.016), (0.32, 0.032),
+    (0.04, 0.016), (0.08, 0.016), (0.16, 0.004), (0.16, 0.008), (0.16, 0.032), (0.32, 0.008), (0.32, 0.016),
+)  # fmt: skip
+"""Learning rates of (clipping, adapter): first both together, from far too small to diverging, then each around the best with the other kept."""
 RAW_LOSS = {"stages.*.objective.normalize": "raw"}
 
 
@@ -88,7 +91,10 @@ EXPERIMENTS: dict[str, Experiment] = {
         Experiment(
             "rates-of-blocks",
             "Which learning rates suit the blocks of ApiQ's quick preset? Measured on held-out calibration text.",
-            tuple(_rates(f"apiq-{factor:g}x", "apiq", lr_clipping=2e-2 * factor, stages__0__lr_adapter=2e-3 * factor) for factor in FACTORS),
+            tuple(
+                _rates(f"apiq-{clipping:g}-{adapter:g}", "apiq", lr_clipping=clipping, stages__0__lr_adapter=adapter)
+                for clipping, adapter in BLOCK_RATES
+            ),
         ),
         Experiment(
             "rates-of-salq",

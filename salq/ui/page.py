@@ -1,6 +1,8 @@
 """The page: header, sidebar, five tabs, and what happens when it is opened. `app.py` and the browser tests call `launch`."""
 
 import hmac
+import os
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 FIRST_GROUP = {"row": 0, "group": 0}
 ROOMS = {"learn": learn, "explore": explore, "calibrate": calibrate, "compare": compare, "runs": runs_tab}
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
+
+GRADIO_MEMORY = {"GRADIO_ANALYTICS_MAX_EVENTS": "100", "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000"}
+"""Gradio remembers 10,000 events and summarises all of them with pandas after each one, for a monitoring page that is off here."""
 
 
 def build_page(store: "RunStore", *, default_model: str | None = None) -> gr.Blocks:
@@ -108,6 +113,9 @@ def launch(*, default_model: str | None = None, **options: Any) -> Any:
     """Build the page and serve it on 127.0.0.1:7860 (GRADIO_SERVER_PORT moves it), or by Gradio's own rules on a Space."""
     from salq.runs.store import RunStore
 
+    threading.Thread(target=_warm_up, name="warm-up").start()  # not a daemon: one that is cut off in an import can take the process with it
+    for name, value in GRADIO_MEMORY.items():
+        os.environ.setdefault(name, value)
     page = build_page(RunStore(settings.runs_dir()), default_model=default_model)
     page.queue(max_size=64, default_concurrency_limit=8)
     public = settings.is_public_host()
@@ -129,6 +137,12 @@ def launch(*, default_model: str | None = None, **options: Any) -> Any:
         **({} if public else {"share": False}),
         **options,
     )
+
+
+def _warm_up() -> None:
+    """Import what the first visitor's Explore needs, while the page is built."""
+    import salq.evaluation.group_view
+    import salq.models.llama  # noqa: F401 - for its effect
 
 
 def _knows(secret: str) -> Callable[[str, str], bool]:
