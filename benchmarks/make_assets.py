@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import shlex
+import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from salq import recipes  # noqa: E402 - the checkout is put on the path first
 from salq.cli import chat  # noqa: E402
-from salq.cli.follow import carry_out, open_store  # noqa: E402
+from salq.cli.follow import open_store  # noqa: E402
 from salq.core.errors import SalqError  # noqa: E402
 from salq.core.files import write_json  # noqa: E402
 from salq.models.catalogue import DEFAULT_MODEL  # noqa: E402
@@ -82,14 +83,17 @@ def command(name: str, bits: int, group: int) -> str:
 
 
 def finished(store: RunStore, request: CalibrateRequest | ExploreRequest) -> RunInfo:
-    """The run of a request: found when it was done before, else carried out here. Raises SalqError when it fails."""
+    """The run of a request: found when it was done before, else carried out, in a process of its own, whose peak memory is then the run's.
+
+    Raises SalqError when it fails.
+    """
     same = [info for info in store.list() if info.request is not None and info.request.key() == request.key()]
     done = next((info for info in same if info.status == "done" and (info.kind != "explore" or "depth" in info.metrics)), None)
     if done is not None:
         return done
     run_id = next((info.id for info in same if info.can_resume), None) or store.create(request)
-    store.clear_cancel(run_id)
-    info = carry_out(store, run_id)
+    subprocess.run([sys.executable, "-m", "salq", "runs", "resume", run_id], cwd=ROOT, check=False)
+    info = store.get(run_id)
     if info.status != "done":
         raise SalqError(f"{info.title} ended as {info.status}: {info.progress.message}")
     return info

@@ -11,9 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from salq.quant.frozen import FrozenLinear, freeze
-from salq.quant.grid import QParams, fake_quantize, group_range, qparams_from_range
+from salq.quant.grid import QParams, fake_quantize, group_range, grouped, qparams_from_range
 from salq.quant.size import Grid
 from salq.quant.spec import QuantSpec, check_uniform
+
+MOST = 0.9997
+FRACTIONS = (MOST, *(round(0.95 - 0.05 * step, 2) for step in range(14)))
+"""Of a group's range that the search for a start tries, for both ends at once; then each end alone is moved by NUDGES. A logit of 8 is the most."""
+NUDGES = (0.8, 0.9, 1.1, 1.2)
 
 
 class MinMax(BaseModel):
@@ -43,6 +48,10 @@ class LWC(BaseModel):
     is_learnable: ClassVar[bool] = True
     has_weight: ClassVar[bool] = True
     init_logit: float = Field(default=4.0, ge=-10, le=10, description="Start of both logits; sigmoid(4) = 0.982 keeps 98 % of the range.")
+    start: Literal["error"] | None = Field(
+        default=None,
+        description="error: each group's logits start where rounding changes its weights least, found by search; none: at init_logit.",
+    )
 
     def check(self, spec: QuantSpec) -> None:
         """Raise ConfigError for signs: this is a uniform grid."""
@@ -50,7 +59,10 @@ class LWC(BaseModel):
 
     def build(self, weight: Float[Tensor, "out in"], spec: QuantSpec) -> "Clipping":
         """Clipping with two learnable logits per group."""
-        return Clipping(weight, spec, init_logit=self.init_logit)
+        clipping = Clipping(weight, spec, init_logit=self.init_logit)
+        if self.start == "error":
+            clipping.start_at_least_error(weight)
+        return clipping
 
 
 class Clipping(nn.Module):
@@ -71,6 +83,37 @@ class Clipping(nn.Module):
         self.register_buffer("high", high)
         self.upper_logit = nn.Parameter(torch.full_like(high, init_logit)) if init_logit is not None else None
         self.lower_logit = nn.Parameter(torch.full_like(low, init_logit)) if init_logit is not None else None
+
+    @torch.no_grad()
+    def start_at_least_error(self, weight: Float[Tensor, "out in"]) -> None:
+        """Set every group's logits to where sum (w_hat - w)^2 over the group is smallest among the ranges that are tried.
+
+        At 2 bits that is about 0.65 of the range of 64 normal weights. Logits of 4 are 3.4 away from it: further than a short
+        calibration moves them at the published learning rate.
+        """
+        assert self.upper_logit is not None
+        assert self.lower_logit is not None
+        lower, upper = torch.full_like(self.low, MOST), torch.full_like(self.high, MOST)
+        least = self._error(weight, lower, upper)
+
+        def consider(new_lower: Tensor, new_upper: Tensor) -> None:
+            error = self._error(weight, new_lower, new_upper)
+            better = error < least
+            least[better], lower[better], upper[better] = error[better], new_lower[better], new_upper[better]
+
+        for fraction in FRACTIONS[1:]:
+            consider(torch.full_like(lower, fraction), torch.full_like(upper, fraction))
+        for nudge in NUDGES:
+            consider((lower * nudge).clamp(max=MOST), upper.clone())
+        for nudge in NUDGES:
+            consider(lower.clone(), (upper * nudge).clamp(max=MOST))
+        self.lower_logit.copy_(lower.logit())
+        self.upper_logit.copy_(upper.logit())
+
+    def _error(self, weight: Tensor, lower: Tensor, upper: Tensor) -> Float[Tensor, "out groups"]:
+        """Squared error of every group when this much of its range is kept."""
+        rounded = fake_quantize(weight, qparams_from_range(self.low * lower, self.high * upper, self.spec), self.spec)
+        return grouped(rounded - weight, self.spec).square_().sum(dim=-1)
 
     def qparams(self) -> QParams:
         """The grid over the clipped range, differentiable in the logits."""

@@ -14,7 +14,7 @@ from salq.recipes.method import Method, Paper
 from salq.recipes.sapr import SAPR_PAPER
 
 DB_LLM_PAPER = Paper("2402.11960", "DB-LLM: Accurate Dual-Binarization for Efficient LLMs", "Chen et al. (Findings of ACL 2024)")
-SCALES = {"stages.*.lr_clipping": 5e-3}
+SCALES = {"stages.*.lr_clipping": 5e-3, "stages.*.lr_adapter": 2e-3}
 """The scales are in units of the weights (0.1), where logits are in units of 1. Chosen on the default model's first block, 24 x 256 tokens,
 6 epochs: an output error of 0.33, 0.32, 0.30, 0.31 at 0.0005, 0.002, 0.005, 0.02.
 """

@@ -7,6 +7,7 @@ need; it holds no path, so it is found again in a fresh checkout on any machine.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from salq.core.errors import StoreError, UnknownNameError
@@ -45,15 +46,18 @@ REFRESHED = {"saliency.refresh": 6}
 """Saliency of the model quantized so far, taken again every 6 blocks: four more passes on the default model."""
 BLOCK_RATES = (
     (2e-2, 2e-3), (5e-3, 5e-4), (1e-2, 1e-3), (4e-2, 4e-3), (8e-2, 8e-3), (0.16, 0.016), (0.32, 0.032),
-    (0.04, 0.016), (0.08, 0.016), (0.16, 0.004), (0.16, 0.008), (0.16, 0.032), (0.32, 0.008), (0.32, 0.016),
+    (0.04, 0.016), (0.08, 0.004), (0.08, 0.016), (0.16, 0.004), (0.16, 0.008), (0.16, 0.032), (0.32, 0.008), (0.32, 0.016),
 )  # fmt: skip
 """Learning rates of (clipping, adapter): first both together, from far too small to diverging, then each around the best with the other kept."""
+STARTED_RATES = ((2e-2, 2e-3), (2e-2, 4e-3), (2e-2, 8e-3), (4e-2, 4e-3), (4e-2, 8e-3), (8e-2, 8e-3))
+"""The same where clipping starts at the least rounding error and has less far to go."""
+STARTED = {"quantizer.start": "error"}
 RAW_LOSS = {"stages.*.objective.normalize": "raw"}
 
 
-def _rates(label: str, recipe: str, **rates: float) -> Contender:
-    """A contender of a sweep over learning rates; `where__field` stands for the path `where.field`."""
-    return Contender(label, recipe, {path.replace("__", "."): rate for path, rate in rates.items()})
+def _rates(label: str, recipe: str, also: Mapping[str, Any] = MappingProxyType({}), **rates: float) -> Contender:
+    """A contender of a sweep over learning rates, with `also` changed; `where__field` stands for the path `where.field`."""
+    return Contender(label, recipe, {**also, **{path.replace("__", "."): rate for path, rate in rates.items()}})
 
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -75,6 +79,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             (
                 Contender("apiq", "apiq"),
                 Contender("raw-loss", "apiq", RAW_LOSS),
+                Contender("start-clipping", "apiq", STARTED),
                 Contender("start-residual", "apiq", {"adapter.start": "residual"}),
                 Contender("start-saliency", "sapr", NO_REGULARIZER | {"adapter.start": "saliency"}),
                 Contender("channel-saliency", "sapr", NO_REGULARIZER | {"stages.*.objective.channels": "saliency"}),
@@ -91,9 +96,15 @@ EXPERIMENTS: dict[str, Experiment] = {
         Experiment(
             "rates-of-blocks",
             "Which learning rates suit the blocks of ApiQ's quick preset? Measured on held-out calibration text.",
-            tuple(
-                _rates(f"apiq-{clipping:g}-{adapter:g}", "apiq", lr_clipping=clipping, stages__0__lr_adapter=adapter)
-                for clipping, adapter in BLOCK_RATES
+            (
+                *(
+                    _rates(f"apiq-{clipping:g}-{adapter:g}", "apiq", lr_clipping=clipping, stages__0__lr_adapter=adapter)
+                    for clipping, adapter in BLOCK_RATES
+                ),
+                *(
+                    _rates(f"started-{clipping:g}-{adapter:g}", "apiq", STARTED, lr_clipping=clipping, stages__0__lr_adapter=adapter)
+                    for clipping, adapter in STARTED_RATES
+                ),
             ),
         ),
         Experiment(
