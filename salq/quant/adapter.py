@@ -88,7 +88,10 @@ def low_rank(
 
 
 def _roots(saliency: Tensor | None, dim: int, like: Tensor) -> Tensor:
-    """Square roots of the mean saliency along `dim`, relative to the largest; ones without saliency, or when nothing is salient."""
+    """Square roots of the mean saliency along `dim`, relative to the largest; ones without saliency, or when nothing is salient.
+
+    The root of the mean, not the mean of the roots: LQ-LoRA's released code found it better.
+    """
     if saliency is None or not bool(saliency.any()):
         return torch.ones_like(like)
     mean = saliency.mean(dim=dim).to(like)
