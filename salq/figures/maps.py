@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.colors import get_colorscale
 
-from salq.figures.style import FAINT, INK, heading, styled
+from salq.figures.style import AXES, FAINT, INK, heading, house_layout
 
 TOP_CODE = 254
 """Codes 0..254 are values; 255 is drawn grey: no finite value in that cell."""
@@ -73,27 +73,27 @@ def matrix_maps(
 
     `row_edges` and `col_edges` have one entry more than the maps have rows and columns. Zooming one panel zooms all.
     """
-    heights = _domains(len(panels))
-    figure = go.Figure()
-    meta: dict[str, object] = {
+    heights, drawn = _domains(len(panels)), [encode(np.asarray(panel.values, dtype=np.float64)) for panel in panels]
+    meta = {
         "rows": list(map(int, row_edges)),
         "cols": list(map(int, col_edges)),
         "how": how,
         "group_size": group_size,
-        "panels": [],
+        "panels": [
+            {"title": panel.title, "unit": panel.unit, "low": coded.low, "high": coded.high} for panel, coded in zip(panels, drawn, strict=True)
+        ],
         "csv": ["map", "first output (index)", "last output (index)", "first input (index)", "last input (index)", "value (unit of the map)"],
     }
-    for index, (panel, (bottom, top)) in enumerate(zip(panels, heights, strict=True)):
-        coded = encode(np.asarray(panel.values, dtype=np.float64))
-        meta["panels"].append({"title": panel.title, "unit": panel.unit, "low": coded.low, "high": coded.high})  # type: ignore[attr-defined]
-        figure.add_trace(_trace(panel, coded, row_edges, col_edges, index, top))
-        _axes(figure, index, (bottom, top), last=index == len(panels) - 1)
-        figure.add_annotation(heading(panel.title, _unit(panel, coded), top))
-    styled(figure, height=total_height(len(panels)), margin={"l": 56, "r": 10, "t": GAP, "b": BOTTOM}, meta=meta)
-    figure.update_xaxes(range=[col_edges[0], col_edges[-1]], **_group_ticks(col_edges, group_size))
-    figure.update_yaxes(range=[row_edges[-1], row_edges[0]], title_text="output")
-    figure.update_layout({_axis("x", len(panels) - 1): {"title": {"text": _x_title(row_edges, col_edges, how, group_size)}}})
-    return figure
+    layout = house_layout(height=total_height(len(panels)), margin={"l": 56, "r": 10, "t": GAP, "b": BOTTOM}, meta=meta)
+    layout["annotations"] = [heading(panel.title, _unit(panel, coded), top) for panel, coded, (_, top) in zip(panels, drawn, heights, strict=True)]
+    for index, domain in enumerate(heights):
+        layout |= _axes(index, domain, row_edges, col_edges, group_size)
+    layout[_axis("x", len(panels) - 1)] |= {"showticklabels": True, "title": {"text": _x_title(row_edges, col_edges, how, group_size)}}
+    traces = [
+        _trace(panel, coded, row_edges, col_edges, index, top)
+        for index, (panel, coded, (_, top)) in enumerate(zip(panels, drawn, heights, strict=True))
+    ]
+    return go.Figure(traces, layout)  # at once: plotly checks the whole layout at every change of a part, and a class waits for this figure
 
 
 def total_height(n_panels: int) -> int:
@@ -162,13 +162,19 @@ def _axis(letter: str, index: int) -> str:
     return f"{letter}axis" + ("" if index == 0 else str(index + 1))
 
 
-def _axes(figure: go.Figure, index: int, domain: tuple[float, float], *, last: bool) -> None:
+def _axes(
+    index: int, domain: tuple[float, float], row_edges: Sequence[int], col_edges: Sequence[int], group_size: int | None
+) -> dict[str, dict[str, object]]:
+    """Both axes of a panel; zooming one zooms those of the others."""
     suffix = "" if index == 0 else str(index + 1)
-    x_axis = {"anchor": f"y{suffix}", "domain": [0, 1], "showgrid": False, "showticklabels": last}
-    y_axis = {"anchor": f"x{suffix}", "domain": list(domain), "showgrid": False, "nticks": 5}
+    x_axis = {"anchor": f"y{suffix}", "domain": [0, 1], "showgrid": False, "showticklabels": False, "range": [col_edges[0], col_edges[-1]]}
+    y_axis = {"anchor": f"x{suffix}", "domain": list(domain), "showgrid": False, "nticks": 5, "range": [row_edges[-1], row_edges[0]]}
     if index:
         x_axis["matches"], y_axis["matches"] = "x", "y"
-    figure.update_layout({_axis("x", index): x_axis, _axis("y", index): y_axis})
+    return {
+        _axis("x", index): {**AXES, **x_axis, **_group_ticks(col_edges, group_size)},
+        _axis("y", index): {**AXES, **y_axis, "title": {"text": "output"}},
+    }
 
 
 def _group_ticks(col_edges: Sequence[int], group_size: int | None) -> dict[str, object]:

@@ -40,27 +40,31 @@ def symbol_of(recipe: str, index: int = 0) -> str:
     return RECIPE_SYMBOLS.get(recipe, SYMBOLS[(index + 3) % len(SYMBOLS)])
 
 
-def styled(figure: go.Figure, *, height: int, margin: dict[str, int] | None = None, **layout: Any) -> go.Figure:
-    """Give a figure the house look, in place: transparent, system font, constant `uirevision` so that a zoom survives an update."""
-    figure.update_layout(
-        template="none",
-        height=height,
-        margin={"l": 52, "r": 16, "t": 30, "b": 44, **(margin or {})},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={
-            "family": FONT,
-            "size": 12,
-            "color": INK,
-        },
-        uirevision="salq",
-        hoverlabel={"font": {"size": 12}},
-        modebar={"bgcolor": "rgba(0,0,0,0)", "color": INK, "activecolor": OKABE_ITO[0]},
+AXES = {"gridcolor": FAINT, "zeroline": False, "linecolor": FAINT, "automargin": True}
+"""Of every axis."""
+
+
+def house_layout(*, height: int, margin: dict[str, int] | None = None, **layout: Any) -> dict[str, Any]:
+    """The house look of a figure but for its axes: transparent, system font, constant `uirevision` so that a zoom survives an update."""
+    return {
+        "template": "none",
+        "height": height,
+        "margin": {"l": 52, "r": 16, "t": 30, "b": 44, **(margin or {})},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": FONT, "size": 12, "color": INK},
+        "uirevision": "salq",
+        "hoverlabel": {"font": {"size": 12}},
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": INK, "activecolor": OKABE_ITO[0]},
         **layout,
-    )
-    axes = {"gridcolor": FAINT, "zeroline": False, "linecolor": FAINT, "automargin": True}
-    figure.update_xaxes(**axes)
-    figure.update_yaxes(**axes)
+    }
+
+
+def styled(figure: go.Figure, *, height: int, margin: dict[str, int] | None = None, **layout: Any) -> go.Figure:
+    """Give a figure and its axes the house look, in place."""
+    figure.update_layout(house_layout(height=height, margin=margin, **layout))
+    figure.update_xaxes(AXES)
+    figure.update_yaxes(AXES)
     return figure
 
 
