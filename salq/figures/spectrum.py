@@ -1,11 +1,12 @@
 """Singular values of what quantization takes away from a matrix: what an adapter of some rank could give back."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
-from salq.figures.style import FAINT, INK, OKABE_ITO, styled
+from salq.figures.style import AXES, INK, OKABE_ITO, house_layout
 
 
 def share_left(values: Sequence[float], rank: int) -> float:
@@ -35,35 +36,40 @@ def noise_values(shape: tuple[int, int], total: float) -> list[float]:
 
 def singular_values(values: Sequence[float], rank: int, comparison: Sequence[float] | None = None) -> go.Figure:
     """Values by their number, shaded up to `rank`; `comparison`: those of random noise of the same shape and total, where known."""
-    number = list(range(1, len(values) + 1))
-    figure = go.Figure()
+    number, traces = list(range(1, len(values) + 1)), []
     if rank:
-        figure.add_trace(
+        traces.append(
             go.Scatter(
                 x=number[:rank], y=list(values[:rank]), mode="lines", fill="tozeroy", name=f"what rank {rank} can hold",
                 line={"color": OKABE_ITO[0], "width": 0}, fillcolor="rgba(0,114,178,0.3)", hoverinfo="skip",
             )
         )  # fmt: skip
-    figure.add_trace(
+    traces.append(
         go.Scatter(
             x=number, y=list(values), mode="lines", name="R = W − Q(W)", line={"color": OKABE_ITO[0], "width": 2.5},
             hovertemplate="no. %{x}: %{y:.3g}<extra></extra>",
         )
     )  # fmt: skip
     if comparison is not None:
-        figure.add_trace(
+        traces.append(
             go.Scatter(
                 x=number[: len(comparison)], y=list(comparison), mode="lines", name="noise of the same size", hoverinfo="skip",
                 line={"color": OKABE_ITO[1], "width": 2, "dash": "dash"},
             )
         )  # fmt: skip
-    if rank:
-        figure.add_vline(x=rank, line={"color": INK, "width": 1.5, "dash": "dot"}, annotation_text=f"rank {rank}", annotation_position="top right")
-    styled(figure, height=320, showlegend=True, margin={"t": 40})
-    figure.update_layout(
+    layout = house_layout(
+        height=320, margin={"t": 40}, showlegend=True,
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         meta={"csv": ["series", "number (index)", "singular value (weight units)"]},
-    )
-    figure.update_xaxes(title_text="singular value no.", rangemode="tozero", gridcolor=FAINT)
-    figure.update_yaxes(title_text="singular value (weight units)", rangemode="tozero")
-    return figure
+        xaxis={**AXES, "title": {"text": "singular value no."}, "rangemode": "tozero"},
+        yaxis={**AXES, "title": {"text": "singular value (weight units)"}, "rangemode": "tozero"},
+    )  # fmt: skip
+    return go.Figure(traces, layout | (_rank_line(rank) if rank else {}))
+
+
+def _rank_line(rank: int) -> dict[str, Any]:
+    """A dotted vertical at the adapter's rank, named at its upper end."""
+    over = {"xref": "x", "yref": "y domain"}
+    line = {"type": "line", **over, "x0": rank, "x1": rank, "y0": 0, "y1": 1, "line": {"color": INK, "width": 1.5, "dash": "dot"}}
+    name = {"text": f"rank {rank}", **over, "x": rank, "y": 1, "xanchor": "left", "yanchor": "top", "showarrow": False}
+    return {"shapes": [line], "annotations": [name]}
