@@ -24,6 +24,7 @@ from salq.calibration.places import Placement, Samples, StreamMemory, batches, p
 from salq.calibration.recipe import Recipe
 from salq.calibration.salience import RefreshedSaliency, SaliencySource, published_saliency, source_of
 from salq.calibration.stages import fit_block
+from salq.calibration.starts import input_moments, start
 from salq.calibration.store import Block, BlockStore
 from salq.calibration.streams import Streams, streams_gb
 from salq.calibration.student import Student
@@ -76,7 +77,11 @@ def calibrate(
         details: dict[str, float] = {}
         if not stored:
             published = published_saliency(source, index, device)
-            student = _student(teacher, recipe, index, seed, published)
+            generator = _generator(seed, index, 0)
+            specs = {name: recipe.spec_of(index, name) for name in LINEARS}
+            student = Student(teacher, LINEARS, specs, recipe.quantizer, recipe.adapter, generator, learn_weight=recipe.trains_weights)
+            moments = None if streams is None or not recipe.needs_moments else input_moments(teacher, streams.quantized, streams.kwargs)
+            start(student, recipe, published, moments, generator)
             if streams is not None and targets is not None and recipe.active_stages:
                 if published is not None:
                     targets.channels = channel_weights(published["mlp.down_proj"])
@@ -159,15 +164,6 @@ def _saliency_of(saliency: SaliencySource, index: int) -> Mapping[str, Tensor]:
 def _place(model: Llama, tokens: Tensor, recipe: Recipe, device: torch.device) -> Placement:
     needed = streams_gb(recipe, tokens.numel(), model.config.hidden_size, model.config.intermediate_size)
     return placement(needed, device, recipe.streams_budget_gb)
-
-
-def _student(teacher: nn.Module, recipe: Recipe, index: int, seed: int, saliency: Mapping[str, Tensor] | None) -> Student:
-    specs = {name: recipe.spec_of(index, name) for name in LINEARS}
-    generator = _generator(seed, index, 0)
-    student = Student(teacher, LINEARS, specs, recipe.quantizer, recipe.adapter, generator)
-    if recipe.adapter is not None and recipe.adapter.start is not None:
-        student.start_adapters(saliency if recipe.adapter.start == "saliency" else None, generator)
-    return student
 
 
 def _advance(streams: Streams, targets: AllTargets, teacher: nn.Module, frozen: Block) -> float:

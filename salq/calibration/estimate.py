@@ -17,8 +17,12 @@ FORWARD, BACKWARD = 2, 4
 """Floating-point operations per weight and token of a linear layer: one multiply-add forward, two backward."""
 WEIGHT_PASSES = 30
 """Memory-bound sweeps over a block's weights per optimizer step (fake quantization, its gradient, the optimizer), in float32 reads or writes."""
+TRAINED_PASSES = 14
+"""The same for weights that are trained: their gradient, its moments and the step."""
 DEQUANTIZE_PASSES = 4
 """Sweeps over a block's weights in float32 when it runs from its codes: twice read, twice written."""
+SEARCH_PASSES = 140
+"""The same for the search for a start of the clipping: 23 ranges are tried."""
 OVERHEAD = 1.25
 """Attention, norms, activations and Python, relative to the linear layers' time; measured on the default model."""
 
@@ -144,11 +148,13 @@ def _block_seconds(recipe: Recipe, weights: int, hidden: int, flops: float, byte
     passes = 3.0  # both streams through teacher and frozen block
     if recipe.granularity == "linear":
         passes += 4.0  # and, on average half-way, through both blocks to each of four inputs
+    if recipe.needs_moments:
+        passes += 2.0  # once more through the teacher, and about as much for the outer products of its inputs
     compute = tokens * FORWARD * weights * passes
-    memory = 0.0
+    memory = SEARCH_PASSES * 4 * weights / bytes_per_second if recipe.searches_clipping else 0.0
     for stage in recipe.active_stages:
         steps = stage.epochs * -(-recipe.data.n_samples // stage.batch_size)
-        memory += steps * WEIGHT_PASSES * 4 * weights / bytes_per_second
+        memory += steps * (WEIGHT_PASSES + (TRAINED_PASSES if stage.lr_weight else 0)) * 4 * weights / bytes_per_second
         if stage.objective is not None:
             compute += tokens * (stage.epochs * (FORWARD + BACKWARD) + 2 * FORWARD) * weights
         if stage.sliced_wasserstein is not None:  # two projections and the gradient of one; sorting takes about as long again

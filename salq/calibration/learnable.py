@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import torch
@@ -12,6 +13,9 @@ from salq.calibration.store import Block
 from salq.models.llama import Llama
 from salq.quant.frozen import FrozenLinear, freeze
 from salq.quant.grid import MIN_SCALE, QParams, fake_quantize, grouped
+
+WITHIN = 0.499
+"""Of a step on either side of a level: still rounded to it."""
 
 
 class LearnableLinear(nn.Module):
@@ -34,9 +38,18 @@ class LearnableLinear(nn.Module):
         levels = None if learn_weight else grouped(frozen.codes.float(), frozen.spec) - self.zero_point.unsqueeze(-1)
         self.register_buffer("levels", levels)
         self.log_gain = nn.Parameter(torch.zeros_like(self.start))
-        self.weight = nn.Parameter(original.weight.detach().float().clone()) if learn_weight else None
+        self.weight = nn.Parameter(self._nearest(original.weight.detach().float())) if learn_weight else None
         self.lora_A = None if frozen.lora_A is None else nn.Parameter(frozen.lora_A.float())
         self.lora_B = None if frozen.lora_B is None else nn.Parameter(frozen.lora_B.float())
+
+    def _nearest(self, weight: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
+        """The matrix nearest to `weight` that has the frozen codes: `weight` itself wherever rounding it gives them."""
+        level = grouped(self.frozen.codes.float(), self.frozen.spec) - self.zero_point.unsqueeze(-1)
+        lowest, highest = -self.zero_point.unsqueeze(-1), self.frozen.spec.max_code - self.zero_point.unsqueeze(-1)
+        infinite = torch.tensor(math.inf)
+        low = torch.where(level > lowest, level - WITHIN, -infinite) * self.start.unsqueeze(-1)
+        high = torch.where(level < highest, level + WITHIN, infinite) * self.start.unsqueeze(-1)
+        return grouped(weight, self.frozen.spec).clamp(low, high).flatten(1)
 
     def scale(self) -> Float[Tensor, "out groups"]:
         """s = s_0 * exp(u), never below the smallest scale that can be stored."""

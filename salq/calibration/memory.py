@@ -89,7 +89,8 @@ def _calibration(sizes: Sizes, recipe: Recipe) -> float:
     if recipe.data is None:
         return 2.0 * 4 * sizes.of_block
     tokens = recipe.data.seq_len * max((stage.batch_size for stage in recipe.active_stages), default=1)
-    return 6.0 * 4 * sizes.of_block + ALLOCATED * 4 * tokens * sizes.saved
+    trained = 4.0 * 4 * sizes.of_block if recipe.trains_weights else 0.0  # a copy, its gradient and two moments
+    return trained + 6.0 * 4 * sizes.of_block + ALLOCATED * 4 * tokens * sizes.saved
 
 
 def _saliency(sizes: Sizes, recipe: Recipe, itemsize: int) -> float:

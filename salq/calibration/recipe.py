@@ -21,7 +21,7 @@ from salq.quant.mixed import SpecRule, grids, rules_of
 from salq.quant.size import SizeReport, size_report
 from salq.quant.spec import QuantSpec
 
-Group = Literal["clipping", "adapter"]
+Group = Literal["clipping", "adapter", "weight"]
 Quantizer = Annotated[LWC | MinMax | DualBinary | BinaryMoS, Field(discriminator="kind")]
 
 
@@ -38,13 +38,16 @@ class Fit(BaseModel):
     batch_size: int = Field(default=1, ge=1, le=1024, description="Samples per optimizer step.")
     lr_clipping: float = Field(default=5e-3, ge=0, le=10, description="Learning rate of the clipping logits; 0 leaves them alone.")
     lr_adapter: float = Field(default=5e-4, ge=0, le=10, description="Learning rate of the adapters; 0 leaves them alone.")
-    weight_decay: float = Field(default=0.1, ge=0, le=10, description="AdamW's decoupled weight decay, for clipping and adapters.")
+    lr_weight: float | None = Field(
+        default=None, gt=0, le=10, description="Learning rate of the weights themselves, through straight-through rounding; none: they stay."
+    )
+    weight_decay: float = Field(default=0.1, ge=0, le=10, description="AdamW's decoupled weight decay, for everything that is learned.")
     schedule: Literal["constant", "cosine"] = Field(default="constant", description="Learning rate over the stage's steps.")
 
     @property
     def rates(self) -> dict[Group, float]:
         """Learning rate of every group of parameters."""
-        return {"clipping": self.lr_clipping, "adapter": self.lr_adapter}
+        return {"clipping": self.lr_clipping, "adapter": self.lr_adapter, "weight": self.lr_weight or 0.0}
 
     @property
     def is_weighted_by_saliency(self) -> bool:
@@ -122,14 +125,18 @@ class Recipe(BaseModel):
             raise ValueError("a recipe with stages needs calibration data (data.n_samples, data.seq_len)")
         if self.needs_saliency and self.saliency is None:
             raise ValueError("what is weighted by saliency needs saliency data (saliency.n_samples, saliency.seq_len)")
+        if self.needs_moments and self.data is None:
+            raise ValueError("a start from what the linears receive needs calibration data (data.n_samples, data.seq_len)")
         if self.refresh is not None and not self.needs_saliency:
             raise ValueError(
                 "saliency.refresh computes saliency again, and nothing in this recipe is weighted by it: leave it out, or use a weighted regularizer "
                 "with a strength above 0, objective.channels=saliency or adapter.start=saliency"
             )
-        if self.stages and isinstance(self.quantizer, MinMax) and self.adapter is None:
+        if self.trains_weights and self.quantizer.grid != "uniform":
+            raise ValueError("weights are trained through rounding to a uniform grid; leave lr_weight out, or use the lwc quantizer")
+        if self.stages and isinstance(self.quantizer, MinMax) and self.adapter is None and not self.trains_weights:
             raise ValueError("the stages have nothing to learn: use the lwc quantizer, an adapter or both")
-        if self.stages and not self.active_stages:
+        if self.stages and not self.active_stages and self.distillation is None and not self._starts:
             raise ValueError("every stage has 0 epochs, so nothing would be learned; give one stage an epoch, or use recipe rtn")
         for stage in self.active_stages:
             self._check_stage(stage)
@@ -150,7 +157,7 @@ class Recipe(BaseModel):
                 "(clipping without a learnable quantizer, an adapter of rank 0)"
             )
         term = stage.regularizer
-        if term is not None and term.strength > 0 and term.where == "before_lora" and "clipping" not in learns:
+        if term is not None and term.strength > 0 and term.where == "before_lora" and not learns & {"clipping", "weight"}:
             raise ValueError(
                 f"stage {stage.name!r} compares weights before the adapter, which nothing in it can change; "
                 "use after_lora, or a learnable quantizer with lr_clipping above 0"
@@ -175,7 +182,7 @@ class Recipe(BaseModel):
 
     def learns(self, stage: Fit) -> set[Group]:
         """The groups of parameters that `stage` changes."""
-        exists: dict[Group, bool] = {"clipping": self.quantizer.is_learnable, "adapter": self.adapter is not None}
+        exists: dict[Group, bool] = {"clipping": self.quantizer.is_learnable, "adapter": self.adapter is not None, "weight": True}
         return {group for group, rate in stage.rates.items() if rate > 0 and exists[group]}
 
     def spec_of(self, block: int, module_name: str) -> QuantSpec:
@@ -215,9 +222,29 @@ class Recipe(BaseModel):
     @property
     def needs_saliency(self) -> bool:
         """Whether an active stage weights its regularizer or its output loss by saliency, or the adapters start from it."""
-        if self.adapter is not None and self.adapter.start == "saliency":
-            return True
-        return any(stage.is_weighted_by_saliency for stage in self.active_stages)
+        return "saliency" in self._starts or any(stage.is_weighted_by_saliency for stage in self.active_stages)
+
+    @property
+    def trains_weights(self) -> bool:
+        """Whether a stage of the blocks learns the weights."""
+        return any(stage.lr_weight for stage in self.active_stages)
+
+    @property
+    def needs_moments(self) -> bool:
+        """Whether clipping or adapters start where the linears' outputs change least, for which their inputs have to be seen."""
+        return "output" in self._starts
+
+    @property
+    def searches_clipping(self) -> bool:
+        """Whether clipping starts where a search finds the least error."""
+        return isinstance(self.quantizer, LWC) and self.quantizer.start is not None
+
+    @property
+    def _starts(self) -> set[str]:
+        """Where clipping and adapters start, other than as published."""
+        clipping = self.quantizer.start if isinstance(self.quantizer, LWC) else None
+        adapter = None if self.adapter is None else self.adapter.start
+        return {start for start in (clipping, adapter) if start is not None}
 
     @property
     def refresh(self) -> int | None:
@@ -226,8 +253,8 @@ class Recipe(BaseModel):
 
     @property
     def needs_data(self) -> bool:
-        """Whether the stages of the blocks learn from text."""
-        return bool(self.active_stages)
+        """Whether the stages of the blocks learn from text, or their start looks at it."""
+        return bool(self.active_stages) or self.needs_moments
 
     @property
     def reads_text(self) -> bool:

@@ -63,7 +63,7 @@ class WeightPreservation(BaseModel):
         for name, linear in linears.items():
             approximate = linear.fake_weight() if self.where == "before_lora" else linear.effective_weight()
             weighting = None if saliency is None else saliency[name]
-            deviation: Tensor = _WeightedSquares.apply(approximate, linear.weight, weighting)  # type: ignore[no-untyped-call]
+            deviation: Tensor = _WeightedSquares.apply(approximate, linear.original, weighting)  # type: ignore[no-untyped-call]
             total = total + deviation
         return total
 

@@ -18,21 +18,28 @@ from salq.quant.spec import QuantSpec
 
 
 class StudentLinear(nn.Module):
-    """y = x @ (Q(W) + scaling * B @ A).T + bias, with W frozen and Q's range and A, B learnable.
+    """y = x @ (Q(W) + scaling * B @ A).T + bias, with Q's range and A, B learnable, and W where weights are trained.
 
     `forward` is the primitive. Both weights are computed once per step and shared by everybody who needs them (the forward pass and the
     regularizer); `new_step` forgets them. The adapter is added to the weight rather than to the output: its gradients then come from the
     weight's own, which the range needs anyway, and not from a dozen thin products and sums over all tokens.
     """
 
+    original: Tensor
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(self, linear: nn.Linear, spec: QuantSpec, clipping: Clipping | DualScales, adapter: Adapter | None) -> None:
-        """The weight is shared with `linear`, never copied or changed."""
+    def __init__(
+        self, linear: nn.Linear, spec: QuantSpec, clipping: Clipping | DualScales, adapter: Adapter | None, *, learn_weight: bool = False
+    ) -> None:
+        """`original` is shared with `linear`, never copied or changed; `weight` is the same tensor, or a copy that learns."""
         super().__init__()
         self.spec, self.clipping, self.adapter = spec, clipping, adapter
-        self.register_buffer("weight", linear.weight.detach())
+        self.register_buffer("original", linear.weight.detach())
+        if learn_weight:
+            self.weight = nn.Parameter(self.original.clone())
+        else:
+            self.register_buffer("weight", self.original)
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
         self.new_step()
 
@@ -76,6 +83,11 @@ class TokenAdaptiveLinear(nn.Module):
         self.spec, self.clipping, self.adapter = spec, experts, adapter
         self.register_buffer("weight", linear.weight.detach())
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
+
+    @property
+    def original(self) -> Float[Tensor, "out in"]:
+        """The weight: it is never trained."""
+        return self.weight
 
     def new_step(self) -> None:
         """Nothing is kept from step to step."""
@@ -131,8 +143,10 @@ class Student:
         clipping: LWC | MinMax | DualBinary | BinaryMoS,
         adapter: LoRA | None,
         generator: torch.Generator,
+        *,
+        learn_weight: bool = False,
     ) -> None:
-        """`block` is float32 on its device and stays untouched; `spec` is one grid or {module_name: grid}.
+        """`block` is float32 on its device and stays untouched; `spec` is one grid or {module_name: grid}; learn_weight: weights are trained.
 
         Raises ShapeError naming the matrix when rank or group size do not fit.
         """
@@ -150,17 +164,9 @@ class Student:
             if isinstance(quantizer, ScaleExperts):
                 built = TokenAdaptiveLinear(linear, own, quantizer, low_rank)
             else:
-                built = StudentLinear(linear, own, quantizer, low_rank)
+                built = StudentLinear(linear, own, quantizer, low_rank, learn_weight=learn_weight)
             self.block.set_submodule(name, built)
             self.linears[name] = built
-
-    @torch.no_grad()
-    def start_adapters(self, saliency: Mapping[str, Float[Tensor, "out in"]] | None, generator: torch.Generator) -> None:
-        """Let every adapter start at what rounding loses (`Adapter.start_from`), weighted by saliency when it is given."""
-        for name, linear in self.linears.items():
-            if linear.adapter is not None:
-                linear.adapter.start_from(linear.weight - linear.fake_weight(), None if saliency is None else saliency[name], generator)
-        self.new_step()
 
     def part(self, module_names: Iterable[str]) -> "Student":
         """The student of some linears that read the same input: its `block` maps that input to their concatenated outputs."""
@@ -175,7 +181,9 @@ class Student:
             linear.new_step()
 
     def parameters(self, group: str) -> list[nn.Parameter]:
-        """Learnable parameters of a group: 'clipping' or 'adapter' (empty when the recipe has none)."""
+        """Learnable parameters of a group: 'clipping', 'adapter' or 'weight' (empty when the recipe has none)."""
+        if group == "weight":
+            return [linear.weight for linear in self.linears.values() if isinstance(linear.weight, nn.Parameter)]
         chosen: list[nn.Parameter] = []
         for linear in self.linears.values():
             module = linear.clipping if group == "clipping" else linear.adapter

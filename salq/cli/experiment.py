@@ -5,14 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from salq.cli import options
+from salq.cli.display import Display
 from salq.cli.follow import STOPPED, carry_out, open_store
 from salq.cli.report import emit, note, say
 from salq.core import settings
 from salq.core.errors import ConfigError, SalqError
 from salq.core.files import atomic_path, write_json
-from salq.runs.experiment import EXPERIMENTS, Experiment, Side, get, keep_side, load_side, sides
+from salq.runs.experiment import EXPERIMENTS, Experiment, Side, get, keep_side, load_side, same_codes, sides
 from salq.runs.log import finite
 from salq.runs.store import RunStore
+from salq.runs.subjects import original_of, subject_of
 
 
 def add(commands: options.Commands) -> None:
@@ -80,17 +82,31 @@ def _is_asked(only: str, side: Side) -> bool:
 
 
 def _carry_out(store: RunStore, folder: Path, side: Side) -> dict[str, Any] | None:
-    """Run a side, or find its run; None when it was stopped. Raises SalqError when it failed."""
+    """Run a side, find its run, or measure one with the same codes on this text; None when it was stopped. Raises SalqError when it failed."""
     same = [info for info in store.list() if info.request is not None and info.request.key() == side.request.key()]
-    done = next((info for info in same if info.status == "done"), None)
-    if done is not None:
-        return keep_side(folder, side, store, done.id)
-    run_id = next((info.id for info in same if info.can_resume), None) or store.create(side.request)
-    store.clear_cancel(run_id)
-    info = carry_out(store, run_id)
-    if info.status == "failed":
-        raise SalqError(f"{side.label} {side.request.spec.tag} seed {side.seed}: {info.progress.message}")
-    return keep_side(folder, side, store, run_id) if info.status == "done" else None
+    done = next((info.id for info in same if info.status == "done"), None)
+    if done is None and (other := same_codes(store, side.request)) is not None:
+        return _measure_again(store, folder, side, other)
+    if done is None:
+        run_id = next((info.id for info in same if info.can_resume), None) or store.create(side.request)
+        store.clear_cancel(run_id)
+        info = carry_out(store, run_id)
+        if info.status == "failed":
+            raise SalqError(f"{side.label} {side.request.spec.tag} seed {side.seed}: {info.progress.message}")
+        done = run_id if info.status == "done" else None
+    return None if done is None else keep_side(folder, side, subject_of(store, done))
+
+
+def _measure_again(store: RunStore, folder: Path, side: Side, run_id: str) -> dict[str, Any] | None:
+    from salq.runs.remeasure import remeasured
+
+    note(f"Run {run_id} has these codes; only this text is new.")
+    subject = subject_of(store, run_id)
+    try:
+        measured, _ = Display().watch(remeasured(store, (subject, original_of(subject)), side.request.evaluation, side.request.device))
+    except KeyboardInterrupt:
+        return None
+    return keep_side(folder, side, measured)
 
 
 def _report(args: argparse.Namespace, experiment: Experiment, folder: Path, kept: list[dict[str, Any]], *, of: int) -> int:

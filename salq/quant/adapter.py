@@ -15,6 +15,9 @@ OVERSAMPLING, ITERATIONS = 8, 4
 SMALLEST_ROOT = 1e-3
 """Of a row's or column's weight, relative to the largest: what has no saliency at all must still be divided by its weight."""
 
+TINY = 1e-8
+"""Guards a division where nothing was lost."""
+
 
 class LoRA(BaseModel):
     """A low-rank adapter beside every quantized matrix."""
@@ -23,10 +26,10 @@ class LoRA(BaseModel):
 
     rank: int = Field(default=64, ge=1, le=1024, description="Rank of the adapter; its 16-bit numbers count in bits per weight.")
     alpha: float = Field(default=16.0, gt=0, le=4096, description="The adapter's output is scaled by alpha / rank.")
-    start: Literal["residual", "saliency"] | None = Field(
+    start: Literal["residual", "saliency", "output"] | None = Field(
         default=None,
         description="residual: adapters start at the best low-rank part of what rounding loses; saliency: of that loss weighted by saliency; "
-        "none: at zero.",
+        "output: at what gives most of the linear's output back; none: at zero.",
     )
 
     @property
@@ -68,6 +71,18 @@ class Adapter(nn.Module):
         root = (values / self.scaling).sqrt()
         self.lora_B.copy_(left * root / rows[:, None])
         self.lora_A.copy_(root[:, None] * right / columns)
+
+    def start_from_output(self, residual: Float[Tensor, "out in"], moment: Float[Tensor, "in in"], generator: torch.Generator) -> None:
+        """Set delta to the matrix of this rank that minimises E ||(residual - delta) x||^2 for inputs with E[x x^T] = `moment`.
+
+        With U the leading eigenvectors of residual @ moment @ residual^T, the covariance of the lost output, it is U U^T residual: QERA
+        (arXiv 2410.06040, theorem 1) without the root of the moment and its inverse.
+        """
+        left, _, _ = low_rank(residual @ moment @ residual.T, len(self.lora_A), generator)
+        right = left.T @ residual
+        root = (right.norm(dim=1) / self.scaling).sqrt().clamp(min=TINY)
+        self.lora_B.copy_(left * root)
+        self.lora_A.copy_(right / (self.scaling * root[:, None]))
 
     def delta(self) -> Float[Tensor, "out in"]:
         """The matrix that this adapter adds to the weight."""

@@ -48,9 +48,10 @@ class LWC(BaseModel):
     is_learnable: ClassVar[bool] = True
     has_weight: ClassVar[bool] = True
     init_logit: float = Field(default=4.0, ge=-10, le=10, description="Start of both logits; sigmoid(4) = 0.982 keeps 98 % of the range.")
-    start: Literal["error"] | None = Field(
+    start: Literal["error", "output"] | None = Field(
         default=None,
-        description="error: each group's logits start where rounding changes its weights least, found by search; none: at init_logit.",
+        description="error: each group's logits start where rounding changes its weights least, found by search; output: weighted by how strong "
+        "their inputs are; none: at init_logit.",
     )
 
     def check(self, spec: QuantSpec) -> None:
@@ -58,11 +59,8 @@ class LWC(BaseModel):
         check_uniform(spec)
 
     def build(self, weight: Float[Tensor, "out in"], spec: QuantSpec) -> "Clipping":
-        """Clipping with two learnable logits per group."""
-        clipping = Clipping(weight, spec, init_logit=self.init_logit)
-        if self.start == "error":
-            clipping.start_at_least_error(weight)
-        return clipping
+        """Clipping with two learnable logits per group, at `init_logit`."""
+        return Clipping(weight, spec, init_logit=self.init_logit)
 
 
 class Clipping(nn.Module):
@@ -85,8 +83,10 @@ class Clipping(nn.Module):
         self.lower_logit = nn.Parameter(torch.full_like(low, init_logit)) if init_logit is not None else None
 
     @torch.no_grad()
-    def start_at_least_error(self, weight: Float[Tensor, "out in"]) -> None:
-        """Set every group's logits to where sum (w_hat - w)^2 over the group is smallest among the ranges that are tried.
+    def start_at_least_error(self, weight: Float[Tensor, "out in"], energy: Float[Tensor, " in"] | None = None) -> None:
+        """Set every group's logits to where sum e (w_hat - w)^2 over the group is smallest among the ranges that are tried.
+
+        energy: e, the mean square of each input, with which the sum is the output's error as far as inputs are uncorrelated; 1 if not given.
 
         At 2 bits that is about 0.65 of the range of 64 normal weights. Logits of 4 are 3.4 away from it: further than a short
         calibration moves them at the published learning rate.
@@ -94,10 +94,10 @@ class Clipping(nn.Module):
         assert self.upper_logit is not None
         assert self.lower_logit is not None
         lower, upper = torch.full_like(self.low, MOST), torch.full_like(self.high, MOST)
-        least = self._error(weight, lower, upper)
+        least = self._error(weight, energy, lower, upper)
 
         def consider(new_lower: Tensor, new_upper: Tensor) -> None:
-            error = self._error(weight, new_lower, new_upper)
+            error = self._error(weight, energy, new_lower, new_upper)
             better = error < least
             least[better], lower[better], upper[better] = error[better], new_lower[better], new_upper[better]
 
@@ -110,10 +110,11 @@ class Clipping(nn.Module):
         self.lower_logit.copy_(lower.logit())
         self.upper_logit.copy_(upper.logit())
 
-    def _error(self, weight: Tensor, lower: Tensor, upper: Tensor) -> Float[Tensor, "out groups"]:
+    def _error(self, weight: Tensor, energy: Tensor | None, lower: Tensor, upper: Tensor) -> Float[Tensor, "out groups"]:
         """Squared error of every group when this much of its range is kept."""
         rounded = fake_quantize(weight, qparams_from_range(self.low * lower, self.high * upper, self.spec), self.spec)
-        return grouped(rounded - weight, self.spec).square_().sum(dim=-1)
+        squares = (rounded - weight).square_()
+        return grouped(squares if energy is None else squares.mul_(energy), self.spec).sum(dim=-1)
 
     def qparams(self) -> QParams:
         """The grid over the clipped range, differentiable in the logits."""

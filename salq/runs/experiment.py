@@ -13,8 +13,9 @@ from typing import Any
 from salq.core.errors import StoreError, UnknownNameError
 from salq.core.files import last_part, read_json, write_json
 from salq.runs.log import finite
-from salq.runs.requests import CalibrateRequest
+from salq.runs.requests import CalibrateRequest, Evaluation
 from salq.runs.store import RunStore
+from salq.runs.subjects import Subject
 
 KEPT = (
     "bits_per_weight", "size_mb", "model_bits_per_weight", "model_size_mb", "perplexity", "perplexity_original", "kl", "kl_median", "kl_p99",
@@ -52,6 +53,8 @@ BLOCK_RATES = (
 STARTED_RATES = ((2e-2, 2e-3), (2e-2, 4e-3), (2e-2, 8e-3), (4e-2, 4e-3), (4e-2, 8e-3), (8e-2, 8e-3))
 """The same where clipping starts at the least rounding error and has less far to go."""
 STARTED = {"quantizer.start": "error"}
+CLOSED_FORM = {"quantizer.start": "output", "adapter.start": "output"}
+SMALL_STEPS = {"stages.*.lr_clipping": 4e-2, "stages.*.lr_adapter": 8e-3}
 RAW_LOSS = {"stages.*.objective.normalize": "raw"}
 
 
@@ -79,9 +82,12 @@ EXPERIMENTS: dict[str, Experiment] = {
             (
                 Contender("apiq", "apiq"),
                 Contender("raw-loss", "apiq", RAW_LOSS),
-                Contender("start-clipping", "apiq", STARTED),
-                Contender("start-residual", "apiq", {"adapter.start": "residual"}),
-                Contender("start-saliency", "sapr", NO_REGULARIZER | {"adapter.start": "saliency"}),
+                Contender("clipping-at-error", "apiq", STARTED),
+                Contender("clipping-at-output", "apiq", {"quantizer.start": "output"}),
+                Contender("adapter-at-residual", "apiq", {"adapter.start": "residual"}),
+                Contender("adapter-at-output", "apiq", {"adapter.start": "output"}),
+                Contender("both-at-output", "apiq", CLOSED_FORM),
+                Contender("adapter-at-saliency", "sapr", NO_REGULARIZER | {"adapter.start": "saliency"}),
                 Contender("channel-saliency", "sapr", NO_REGULARIZER | {"stages.*.objective.channels": "saliency"}),
                 Contender("channel-saliency-refreshed", "sapr", NO_REGULARIZER | {"stages.*.objective.channels": "saliency"} | REFRESHED),
                 Contender("sapr", "sapr"),
@@ -92,6 +98,17 @@ EXPERIMENTS: dict[str, Experiment] = {
             "quantizers",
             "Does a quantizer of quantization-aware training beat ApiQ's with little data and frozen weights? At 2 bits (SAPR's negative result).",
             (Contender("apiq", "apiq"), Contender("db-llm", "db-llm")),
+        ),
+        Experiment(
+            "parts-of-salq",
+            "How should salq spend its time: starts in closed form, blocks, or the end-to-end pass? Measured on held-out calibration text.",
+            (
+                Contender("salq", "salq"),
+                Contender("blocks-2", "salq", CLOSED_FORM | SMALL_STEPS | {"epochs": 2, "steps": 70}),
+                Contender("blocks-1", "salq", CLOSED_FORM | SMALL_STEPS | {"epochs": 1, "steps": 82}),
+                Contender("blocks-0", "salq", CLOSED_FORM | {"epochs": 0, "steps": 93}),
+                Contender("apiq", "apiq"),
+            ),
         ),
         Experiment(
             "rates-of-blocks",
@@ -105,6 +122,15 @@ EXPERIMENTS: dict[str, Experiment] = {
                     _rates(f"started-{clipping:g}-{adapter:g}", "apiq", STARTED, lr_clipping=clipping, stages__0__lr_adapter=adapter)
                     for clipping, adapter in STARTED_RATES
                 ),
+            ),
+        ),
+        Experiment(
+            "rates-of-weights",
+            "Which learning rate suits the weights, when the blocks train them beside clipping and adapters? On held-out calibration text.",
+            (
+                Contender("apiq", "apiq"),
+                *(_rates(f"weights-{rate:g}", "apiq", stages__0__lr_weight=rate) for rate in (1e-3, 3e-4, 3e-3)),
+                *(_rates(f"started-{rate:g}", "apiq", CLOSED_FORM | SMALL_STEPS, stages__0__lr_weight=rate) for rate in (1e-3, 3e-4, 3e-3)),
             ),
         ),
         Experiment(
@@ -191,24 +217,25 @@ def load_side(folder: Path, side: Side) -> dict[str, Any] | None:
     return kept if isinstance(kept, dict) and kept.get("key") == side.key else None
 
 
-def keep_side(folder: Path, side: Side, store: RunStore, run_id: str) -> dict[str, Any]:
-    """Write the result of a finished side; returns what was written."""
-    info = store.get(run_id)
-    metrics, progress = info.metrics, info.progress
+def keep_side(folder: Path, side: Side, subject: Subject) -> dict[str, Any]:
+    """Write the result of a side, `subject` being its run as it is measured; returns what was written."""
     kept = {
         "key": side.key, "recipe": side.label, "bits": side.bits, "seed": side.seed, "model": side.request.short_model,
         "preset": side.request.recipe.preset, "tag": side.request.spec.tag, "calibration_text": last_part(side.request.text),
-        "inputs": _inputs(store.folder(run_id)), **{name: metrics.get(name) for name in KEPT},
-        "output_errors": [progress.output_errors[block] for block in sorted(progress.output_errors)], "per_window": metrics["per_window"],
+        "inputs": {name: value for name, value in subject.digests.items() if name in {"model", "calibration", "evaluation"} and value},
+        **{name: subject.metrics.get(name) for name in KEPT}, "output_errors": list(subject.output_errors),
+        "per_window": subject.metrics["per_window"],
     }  # fmt: skip
     write_json(folder / side.file, finite(kept))
     return kept
 
 
-def _inputs(folder: Path) -> dict[str, str]:
-    """Hashes of the texts and the model that the run really used."""
-    try:
-        found = read_json(folder / "inputs.json")
-    except (OSError, ValueError):
-        return {}
-    return {name: value for name, value in found.items() if name in {"model", "calibration", "evaluation"} and value}
+def same_codes(store: RunStore, request: CalibrateRequest) -> str | None:
+    """A finished run that was asked for the same codes, and measured on another text or on other windows of it."""
+
+    def codes(asked: CalibrateRequest) -> str:
+        return asked.model_copy(update={"evaluation": Evaluation()}).key()
+
+    wanted = codes(request)
+    done = (info for info in store.list() if info.status == "done" and isinstance(info.request, CalibrateRequest))
+    return next((info.id for info in done if isinstance(info.request, CalibrateRequest) and codes(info.request) == wanted), None)

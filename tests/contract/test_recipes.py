@@ -147,7 +147,7 @@ def test_stages_come_in_their_order(tiny: Llama) -> None:
     assert list(dict.fromkeys(without)) == ["mixed", "output"]
 
 
-@pytest.mark.parametrize("start", ["residual", "saliency"])
+@pytest.mark.parametrize("start", ["residual", "saliency", "output"])
 def test_adapters_that_start_at_what_rounding_loses_start_nearer_to_the_output(tiny: Llama, start: str) -> None:
     def first_loss(**overrides: object) -> float:
         events = run(tiny, small("sapr", **{"stages.*.regularizer.strength": 0.0, **overrides}), MemoryBlocks(), n_blocks=1)

@@ -134,6 +134,11 @@ def test_experiment(salq: Salq, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     kept = (tmp_path / "out" / "brief" / "apiq-w2g32-seed0.json").read_text()
     assert str(tmp_path) not in kept
     assert str(tiny_folder.parent) not in kept
+    runs = RunStore(settings.runs_dir()).ids()
+    (fewer,) = report(salq(*words[:-1], str(tmp_path / "fewer"), "--windows", "2", "--only", "apiq,2,0", "--json"))["rows"]
+    assert RunStore(settings.runs_dir()).ids() == runs  # the same codes on fewer windows: measured, not calibrated again
+    assert fewer["seconds"] == rows["apiq"]["seconds"]
+    assert fewer["kl"] != rows["apiq"]["kl"]
     monkeypatch.setenv("SALQ_HOME", str(tmp_path / "elsewhere"))
     again = main([*words, "--report"])
     assert again == 0

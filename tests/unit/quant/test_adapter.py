@@ -48,3 +48,23 @@ def test_saliency_decides_what_is_approximated() -> None:
 @pytest.mark.parametrize("saliency", [torch.zeros(12, 8), torch.eye(12, 8)])
 def test_rows_and_columns_without_saliency_stay_finite(saliency: Tensor) -> None:
     assert torch.isfinite(started(seeded(12, 8), saliency, 2).delta()).all()
+
+
+def test_inputs_decide_what_is_approximated_when_the_output_counts() -> None:
+    residual, x = seeded(20, 12), seeded(400, 12, seed=3) @ seeded(12, 12, seed=4)
+    moment = x.T @ x / len(x)
+    adapter = LoRA(rank=3, alpha=5.0).build(20, 12, torch.Generator().manual_seed(1), torch.device("cpu"))
+    with torch.no_grad():
+        adapter.start_from_output(residual, moment, torch.Generator().manual_seed(2))
+    lost = float(((residual - adapter.delta().detach()) @ x.T).square().sum())
+    best = float(torch.linalg.svdvals((residual @ x.T).double())[3:].square().sum())  # Eckart and Young, of the lost output itself
+    assert lost == pytest.approx(best, rel=0.01)
+    plain = float(((residual - started(residual, None, 3).delta().detach()) @ x.T).square().sum())
+    assert lost < 0.8 * plain
+
+
+def test_nothing_lost_starts_the_adapter_at_zero() -> None:
+    adapter = LoRA(rank=2).build(6, 4, torch.Generator(), torch.device("cpu"))
+    with torch.no_grad():
+        adapter.start_from_output(torch.zeros(6, 4), torch.eye(4), torch.Generator())
+    assert torch.equal(adapter.delta().detach(), torch.zeros(6, 4))

@@ -1,0 +1,67 @@
+"""Starts in closed form: the moments are those of what the linears receive, and a start from them is nearer to the block's output."""
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from salq import recipes
+from salq.calibration.engine import calibrate
+from salq.calibration.recipe import Recipe
+from salq.calibration.starts import input_moments
+from salq.calibration.store import MemoryBlocks
+from salq.core import events as ev
+from salq.core.errors import ConfigError
+from salq.models.capture import capture_block_inputs
+from salq.models.llama import Llama
+from salq.quant.clipping import LWC
+from tests.helpers import random_tokens
+
+
+def test_moments_are_the_mean_outer_products_of_every_input(tiny: Llama) -> None:
+    tokens = random_tokens(tiny.config.vocab_size, 5, 16)
+    inputs = capture_block_inputs(tiny, tokens)
+    moments = input_moments(tiny.blocks[0], inputs.hidden, inputs.kwargs)
+    seen: dict[str, Tensor] = {}
+    handles = [
+        linear.register_forward_pre_hook(lambda _, args, name=name: seen.update({name: args[0].flatten(0, -2).double()}))
+        for name, linear in tiny.linears(0).items()
+    ]
+    with torch.no_grad():
+        tiny.blocks[0](inputs.hidden, **inputs.kwargs)
+    for handle in handles:
+        handle.remove()
+    assert moments.keys() == seen.keys()
+    for name, x in seen.items():
+        assert torch.allclose(moments[name].double(), x.T @ x / len(x), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("bits", [2, 3])
+def test_a_start_in_closed_form_alone_is_nearer_to_the_output_than_rounding(tiny: Llama, bits: int) -> None:
+    tokens = random_tokens(tiny.config.vocab_size, 16, 24)
+
+    def error(name: str, **overrides: object) -> float:
+        recipe = recipes.get(name, bits=bits, group_size=16, overrides=overrides)
+        return (
+            next(event.output_error for event in calibrate(tiny, tokens, recipe, MemoryBlocks(), n_blocks=1) if isinstance(event, ev.BlockDone))
+            or 0.0
+        )
+
+    still = {"adapter.rank": 4, "data.n_samples": 16, "data.seq_len": 24, "epochs": 0}
+    rounding, clipped = error("rtn"), error("apiq", **still, **{"quantizer.start": "output"})
+    both = error("apiq", **still, **{"quantizer.start": "output", "adapter.start": "output"})
+    assert both < clipped < rounding
+
+
+def test_a_start_from_inputs_needs_text() -> None:
+    with pytest.raises(ValidationError, match="needs calibration data"):
+        Recipe(name="started", quantizer=LWC(start="output"))
+
+
+def test_starts_alone_are_a_calibration_and_nothing_at_all_is_not(tiny: Llama) -> None:
+    recipe = recipes.get("apiq", bits=2, group_size=16, overrides={"adapter.rank": 4, "epochs": 0, "quantizer.start": "error"})
+    blocks = MemoryBlocks()
+    list(calibrate(tiny, None, recipe, blocks, n_blocks=1))
+    assert blocks.indices() == [0]
+    with pytest.raises(ConfigError, match="nothing would be learned"):
+        recipes.get("apiq", bits=2, group_size=16, overrides={"epochs": 0})
