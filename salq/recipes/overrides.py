@@ -10,8 +10,8 @@ from pydantic.fields import FieldInfo
 from salq.calibration.recipe import Recipe
 from salq.core.errors import ConfigError, UnknownNameError
 
-ALIASES = {"samples": "data.n_samples", "lr": "lr_*"}
-"""Short words that people try first. `lr` sets both learning rates."""
+ALIASES = {"samples": ("data.n_samples",), "lr": ("stages.*.lr_clipping", "stages.*.lr_adapter")}
+"""Short words that people try first. `lr` sets both learning rates of the blocks, and does not start to train weights."""
 FIXED = ("name", "preset", "kind")
 """Fields that say what a recipe is; they are not settings."""
 
@@ -116,9 +116,8 @@ def _settable(recipe: Recipe) -> list[str]:
 
 def _matching(key: str, paths: list[str], recipe: str) -> list[str]:
     """Paths that `key` means: itself, a pattern with *, or every path that ends in the bare name."""
-    wanted = ALIASES.get(key, key)
-    pattern = wanted.split(".")
-    found = [path for path in paths if _fits(pattern, path.split("."))]
+    patterns = [wanted.split(".") for wanted in ALIASES.get(key, (key,))]
+    found = [path for path in paths if any(_fits(pattern, path.split(".")) for pattern in patterns)]
     if not found:
         raise UnknownNameError.of(f"Field of recipe {recipe!r}", key, sorted({path.rsplit(".", 1)[-1] for path in paths if path != "preset"}))
     return found

@@ -125,6 +125,17 @@ EXPERIMENTS: dict[str, Experiment] = {
             ),
         ),
         Experiment(
+            "strengths-of-sapr",
+            "How strong should SAPR's term be, relative to the output loss? Measured on held-out calibration text.",
+            (
+                Contender("apiq", "apiq"),
+                *(
+                    Contender(f"sapr-{strength:g}", "sapr", {"stages.*.regularizer.strength": strength})
+                    for strength in (0.1, 0.01, 0.03, 0.3, 1, 0.003)
+                ),
+            ),
+        ),
+        Experiment(
             "rates-of-weights",
             "Which learning rate suits the weights, when the blocks train them beside clipping and adapters? On held-out calibration text.",
             (
@@ -144,7 +155,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         Experiment(
             "rates-of-salq-full",
             "Which learning rate suits the weights in the end-to-end pass? Measured on held-out calibration text.",
-            tuple(_rates(f"salq-full-{rate:g}", "salq-full", lr_weight=rate) for rate in (2e-4, 5e-5, 1e-4, 4e-4, 8e-4)),
+            tuple(_rates(f"salq-full-{rate:g}", "salq-full", distillation__lr_weight=rate) for rate in (2e-4, 5e-5, 1e-4, 4e-4, 8e-4)),
         ),
     )
 }
