@@ -29,6 +29,7 @@ class MinMax(BaseModel):
     grid: ClassVar[Grid] = "uniform"
     is_learnable: ClassVar[bool] = False
     has_weight: ClassVar[bool] = True
+    only_bits: ClassVar[int | None] = None
 
     def check(self, spec: QuantSpec) -> None:
         """Raise ConfigError for signs: this is a uniform grid."""
@@ -47,6 +48,7 @@ class LWC(BaseModel):
     grid: ClassVar[Grid] = "uniform"
     is_learnable: ClassVar[bool] = True
     has_weight: ClassVar[bool] = True
+    only_bits: ClassVar[int | None] = None
     init_logit: float = Field(default=4.0, ge=-10, le=10, description="Start of both logits; sigmoid(4) = 0.982 keeps 98 % of the range.")
     start: Literal["error", "output"] | None = Field(
         default=None,

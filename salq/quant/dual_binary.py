@@ -30,6 +30,7 @@ class DualBinary(BaseModel):
     grid: ClassVar[Grid] = "dual_binary"
     is_learnable: ClassVar[bool] = True
     has_weight: ClassVar[bool] = True
+    only_bits: ClassVar[int | None] = 2
 
     def check(self, spec: QuantSpec) -> None:
         """Raise ConfigError unless `spec` can be two binaries."""

@@ -33,3 +33,8 @@ class Method:
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     cites: tuple[Paper, ...] = ()
     deviations: tuple[str, ...] = ()
+
+    @property
+    def only_bits(self) -> int | None:
+        """The only width that the method is defined at; None when any will do."""
+        return self.published.quantizer.only_bits

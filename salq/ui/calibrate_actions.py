@@ -63,7 +63,17 @@ def about_recipe(name: str) -> tuple[str, list[str]]:
 
     method = recipes.describe(name)
     sources = "; ".join(f"{paper.authors}, arXiv {paper.arxiv}" for paper in method.cites)
-    return f"{method.summary}{f' ({sources})' if sources else ''}", list(method.deviations)
+    width = (
+        "" if method.only_bits is None else f" Its width is {method.only_bits} bit{'s' if method.only_bits > 1 else ''}, whatever the sidebar says."
+    )
+    return f"{method.summary}{f' ({sources})' if sources else ''}{width}", list(method.deviations)
+
+
+def bits_of(recipe: str, choices: Choices) -> int:
+    """The width that a recipe has with these choices: the sidebar's, or the only one that the method is defined at. Raises UnknownNameError."""
+    from salq import recipes
+
+    return recipes.describe(recipe).only_bits or choices.bits
 
 
 @dataclass(frozen=True)
@@ -111,7 +121,7 @@ def request_of(form: Form, choices: Choices, limits: Limits) -> CalibrateRequest
     recipe = recipes.get(
         form.recipe,
         preset=form.preset,
-        bits=choices.bits,
+        bits=bits_of(form.recipe, choices),
         group_size=choices.group_size,
         symmetric=choices.symmetric,
         overrides=form.overrides,
@@ -133,7 +143,7 @@ def checked_request(values: Mapping[str, Any]) -> CalibrateRequest:
 def command_of(form: Form, choices: Choices) -> str:
     """The command line that does the same; what is at its default is left out."""
     group = "row" if choices.group_size is None else str(choices.group_size)
-    words = ["python", "-m", "salq", "calibrate", "--model", choices.model, "--recipe", form.recipe, "--bits", str(choices.bits)]
+    words = ["python", "-m", "salq", "calibrate", "--model", choices.model, "--recipe", form.recipe, "--bits", str(bits_of(form.recipe, choices))]
     words += ["--group-size", group, "--preset", form.preset]
     words += ["--symmetric"] if choices.symmetric else []
     words += ["--blocks", str(form.n_blocks)] if form.n_blocks else []

@@ -36,13 +36,9 @@ class RandomSaliency:
         return self._blocks[index]
 
 
-ONLY_BITS = {"binary-mos": 1}
-"""Recipes that are not defined at 2 bits."""
-
-
 def small(name: str, **overrides: object) -> Recipe:
     changes = {} if name == "rtn" else {"epochs": 2, "n_samples": 4, "seq_len": 24, "rank": 4, **overrides}
-    return recipes.get(name, bits=ONLY_BITS.get(name, 2), group_size=32, overrides=changes)
+    return recipes.get(name, bits=recipes.describe(name).only_bits or 2, group_size=32, overrides=changes)
 
 
 def run(model: Llama, recipe: Recipe, blocks: DirectoryBlocks | MemoryBlocks, **options: object) -> list[ev.Event]:

@@ -45,6 +45,7 @@ def from_command(line: str) -> Any:
     [
         (FORM, CHOICES),
         (Form("rtn", "published", None, 0, "", {}), replace(CHOICES, bits=8, group_size=None, symmetric=True, device="auto", text="auto")),
+        (Form("binary-mos", "quick", 2, 0, "", {}), CHOICES),
         (replace(FORM, title="it's; rm -rf $HOME `x`", overrides={"stages.0.regularizer.weighted": False, "stages.0.schedule": "constant"}), CHOICES),
     ],
 )
@@ -53,6 +54,12 @@ def test_the_command_does_the_same_as_the_button(form: Form, choices: Choices) -
     same = from_command(command_of(form, choices))
     assert same.key() == request.key()
     assert same.title == request.title
+
+
+def test_a_method_of_one_width_has_it_whatever_the_sidebar_says() -> None:
+    widths = {name: request_of(Form(name, "quick", None, 0, "", {}), CHOICES, LOCAL).spec.bits for name in recipes.names()}
+    assert widths == {name: {"db-llm": 2, "binary-mos": 1}.get(name, CHOICES.bits) for name in recipes.names()}
+    assert "1 bit, whatever" in about_recipe("binary-mos")[0]
 
 
 @pytest.mark.parametrize("preset", recipes.PRESETS)
