@@ -23,8 +23,28 @@ REFUSED = "This call was refused: {why}. The page sends other values; reload it 
 Scalar = str | int | float | bool
 
 
+class SteadyDict(dict[int, Any]):
+    """Its values and items, as they were when they were asked for.
+
+    Gradio goes over the components of a session in the thread of a render, and adds to them in the thread of another event.
+    """
+
+    def values(self) -> Any:
+        """A copy of them, made at once."""
+        return list(super().values())
+
+    def items(self) -> Any:
+        """A copy of them, made at once."""
+        return list(super().items())
+
+
 class GuardedBlocks(gr.Blocks):
     """Blocks whose endpoints refuse what no control of the page sends, without a traceback, and show a SalqError as its sentence."""
+
+    def __exit__(self, *caught: Any) -> None:
+        """The page is built: every session begins with a copy of its components."""
+        super().__exit__(*caught)
+        self.default_config.blocks = SteadyDict(self.default_config.blocks)
 
     async def process_api(self, block_fn: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Check the raw values of a call and remember whose it is, then go on as Gradio does."""

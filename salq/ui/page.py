@@ -2,7 +2,6 @@
 
 import hmac
 import os
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +112,6 @@ def launch(*, default_model: str | None = None, **options: Any) -> Any:
     """Build the page and serve it on 127.0.0.1:7860 (GRADIO_SERVER_PORT moves it), or by Gradio's own rules on a Space."""
     from salq.runs.store import RunStore
 
-    threading.Thread(target=_warm_up, name="warm-up").start()  # not a daemon: one that is cut off in an import can take the process with it
     for name, value in GRADIO_MEMORY.items():
         os.environ.setdefault(name, value)
     page = build_page(RunStore(settings.runs_dir()), default_model=default_model)
@@ -137,12 +135,6 @@ def launch(*, default_model: str | None = None, **options: Any) -> Any:
         **({} if public else {"share": False}),
         **options,
     )
-
-
-def _warm_up() -> None:
-    """Import what the first visitor's Explore needs, while the page is built."""
-    import salq.evaluation.group_view
-    import salq.models.llama  # noqa: F401 - for its effect
 
 
 def _knows(secret: str) -> Callable[[str, str], bool]:

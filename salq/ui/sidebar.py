@@ -1,5 +1,6 @@
 """The sidebar: which model, which grid, where work happens and on which text, with the reason for the device and the text in use."""
 
+import threading
 from typing import Any
 
 import gradio as gr
@@ -59,6 +60,7 @@ def describe_place(device: str, text: str, limits: Limits) -> list[Any]:
     except SalqError as error:
         why = str(error)
     texts = [(label, value) for value, label in text_sources()]
+    warm_up()
     return [gr.Dropdown(choices=devices), note(f"{why[:1].upper()}{why[1:]}."), gr.Dropdown(choices=texts), note(text_in_use(text, limits))]
 
 
@@ -73,3 +75,18 @@ def text_in_use(text: str, limits: Limits) -> str:
     if text == "auto":
         return "In use: WikiText-2 from the hub." if hub_answers() else "In use: the bundled texts, because the hub does not answer here."
     return f"In use: {text}."
+
+
+_warm = threading.Event()
+
+
+def warm_up() -> None:
+    """Import what reading a group of weights needs in the background, once, so that the first click does not wait for it."""
+    if not _warm.is_set():
+        _warm.set()
+        threading.Thread(target=_import_heavy, name="warm-up", daemon=True).start()
+
+
+def _import_heavy() -> None:
+    import salq.evaluation.group_view
+    import salq.models.llama  # noqa: F401 - for its effect
