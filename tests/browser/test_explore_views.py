@@ -43,9 +43,10 @@ def runs(served: Served) -> tuple[str, str]:
     return calibrated, explored
 
 
-def plot_of(page: Page, plot: str, expression: str) -> Any:
-    """A value out of a drawn chart: `p` is plotly's."""
+def plot_of(page: Page, plot: str, expression: str, until: str = "true") -> Any:
+    """A value out of a drawn chart, `p`, once it is one of which `until` is true: plotly draws a moment after the text beside it has changed."""
     page.locator(f"#{plot} .js-plotly-plot .main-svg").first.wait_for(state="attached")  # its tab may be a hidden one
+    page.wait_for_function(f"(id) => {{ const p = document.querySelector(`#${{id}} .js-plotly-plot`); return p && {until}; }}", arg=plot)
     return page.evaluate(f"(id) => {{ const p = document.querySelector(`#${{id}} .js-plotly-plot`); return {expression}; }}", plot)
 
 
@@ -97,7 +98,10 @@ def test_a_link_carries_group_run_and_value(served: Served, runs: tuple[str, str
     assert a is not None
     assert b is not None
     heat = plot_of(
-        page, "explore-grid", "({ z: p.calcdata[0][0].z.map((row) => Array.from(row)), low: p._fullData[0].zmin, high: p._fullData[0].zmax })"
+        page,
+        "explore-grid",
+        "({ z: p.calcdata[0][0].z.map((row) => Array.from(row)), low: p._fullData[0].zmin, high: p._fullData[0].zmax })",
+        until="p._fullData[0].zmin < 0",
     )
     assert heat["low"] == -heat["high"] < 0
     want = [[a[block][row] - b[block][row] for block in range(3)] for row in range(7)]  # type: ignore[operator]

@@ -35,12 +35,17 @@ def answered(page: Page) -> None:
 
 
 def setting(page: Page, name: str, value: str) -> None:
-    """A number under "Sampling and system prompt", opened when it is closed."""
+    """A number under "Sampling and system prompt", opened when it is closed: typed until it stays, as a control that appears takes its old value."""
     field = page.locator(f"#compare-{name} input[type=number]")
     if not field.is_visible():
         page.locator("#compare-settings button").first.click()
-    field.fill(value)
-    field.press("Tab")
+    for _ in range(20):
+        field.fill(value)
+        field.press("Tab")
+        page.wait_for_timeout(250)
+        if field.input_value() == value:
+            return
+    expect(field).to_have_value(value)
 
 
 def score_own(page: Page, text: str) -> None:
