@@ -237,14 +237,13 @@ class Recipe(BaseModel):
     @property
     def searches_clipping(self) -> bool:
         """Whether clipping starts where a search finds the least error."""
-        return isinstance(self.quantizer, LWC) and self.quantizer.start is not None
+        return self.quantizer.start is not None
 
     @property
     def _starts(self) -> set[str]:
         """Where clipping and adapters start, other than as published."""
-        clipping = self.quantizer.start if isinstance(self.quantizer, LWC) else None
         adapter = None if self.adapter is None else self.adapter.start
-        return {start for start in (clipping, adapter) if start is not None}
+        return {start for start in (self.quantizer.start, adapter) if start is not None}
 
     @property
     def refresh(self) -> int | None:

@@ -15,7 +15,7 @@ from salq.calibration.recipe import Recipe
 from salq.calibration.student import Student
 from salq.models.capture import run_block
 from salq.models.llama import SHARED_INPUTS
-from salq.quant.clipping import LWC, Clipping
+from salq.quant.clipping import Clipping
 
 Moments = Mapping[str, Float[Tensor, "in in"]]
 """{module_name: E[x x^T] over all tokens}, float32; linears that share their input share the tensor."""
@@ -27,11 +27,10 @@ def start(student: Student, recipe: Recipe, saliency: Mapping[str, Tensor] | Non
 
     saliency, moments: of the block's matrices; needed as `recipe.needs_saliency` and `recipe.needs_moments` say.
     """
-    quantizer = recipe.quantizer
-    if isinstance(quantizer, LWC) and quantizer.start is not None:
+    if recipe.searches_clipping:
         for name, linear in student.linears.items():
             assert isinstance(linear.clipping, Clipping)
-            energy = moments[name].diagonal() if moments is not None and quantizer.start == "output" else None
+            energy = moments[name].diagonal() if moments is not None and recipe.quantizer.start == "output" else None
             linear.clipping.start_at_least_error(linear.weight, energy)
     how = None if recipe.adapter is None else recipe.adapter.start
     if how is not None:

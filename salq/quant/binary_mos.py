@@ -38,6 +38,7 @@ class BinaryMoS(BaseModel):
     is_learnable: ClassVar[bool] = True
     has_weight: ClassVar[bool] = False
     only_bits: ClassVar[int | None] = 1
+    start: ClassVar[None] = None
     experts: int = Field(default=4, ge=1, le=64, description="Scale experts per matrix; their 16-bit scales and the router count in bits per weight.")
 
     def check(self, spec: QuantSpec) -> None:

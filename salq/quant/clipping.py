@@ -30,6 +30,7 @@ class MinMax(BaseModel):
     is_learnable: ClassVar[bool] = False
     has_weight: ClassVar[bool] = True
     only_bits: ClassVar[int | None] = None
+    start: ClassVar[None] = None
 
     def check(self, spec: QuantSpec) -> None:
         """Raise ConfigError for signs: this is a uniform grid."""

@@ -31,6 +31,7 @@ class DualBinary(BaseModel):
     is_learnable: ClassVar[bool] = True
     has_weight: ClassVar[bool] = True
     only_bits: ClassVar[int | None] = 2
+    start: ClassVar[None] = None
 
     def check(self, spec: QuantSpec) -> None:
         """Raise ConfigError unless `spec` can be two binaries."""

@@ -10,12 +10,11 @@ from salq.quant.adapter import LoRA
 from salq.quant.clipping import LWC
 from salq.recipes.apiq import APIQ_PAPER, BASE, QUICK
 from salq.recipes.method import Method
-from salq.recipes.sapr import SAPR_DEVIATIONS, SAPR_PAPER
+from salq.recipes.sapr import RELATIVE, SAPR_DEVIATIONS, SAPR_PAPER
 
 _PENALTY = WeightPreservation(strength=0.1, convention="published", weighted=True, where="before_lora")
 _OUTPUT = OutputMSE(augmented=True)
 _LENGTHS = {"stages.0.epochs": 2, "stages.1.epochs": 2, "stages.2.epochs": 2}
-_RELATIVE = {"stages.*.regularizer.convention": "relative"}
 
 METHOD = Method(
     title="SAPR in stages",
@@ -34,8 +33,8 @@ METHOD = Method(
         optimizer_state="kept",
     ),
     presets={
-        "quick": {**QUICK, **_LENGTHS, **_RELATIVE, "saliency.n_samples": 24, "saliency.seq_len": 256},
-        "base": {**BASE, **_LENGTHS, **_RELATIVE, "stages.2.epochs": 6, "saliency.n_samples": 64, "saliency.seq_len": 256},
+        "quick": {**QUICK, **_LENGTHS, **RELATIVE, "saliency.n_samples": 24, "saliency.seq_len": 256},
+        "base": {**BASE, **_LENGTHS, **RELATIVE, "stages.2.epochs": 6, "saliency.n_samples": 64, "saliency.seq_len": 256},
     },
     cites=(SAPR_PAPER, APIQ_PAPER),
     deviations=(

@@ -26,7 +26,8 @@ Scalar = str | int | float | bool
 class SteadyDict(dict[int, Any]):
     """Its values and items, as they were when they were asked for.
 
-    Gradio goes over the components of a session in the thread of a render, and adds to them in the thread of another event.
+    Gradio goes over the components of a session in the thread of a render, while other events of the session are at work; seen once, in a
+    complete test run: "dictionary changed size during iteration".
     """
 
     def values(self) -> Any:

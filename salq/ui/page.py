@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 FIRST_GROUP = {"row": 0, "group": 0}
 ROOMS = {"learn": learn, "explore": explore, "calibrate": calibrate, "compare": compare, "runs": runs_tab}
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
-
 GRADIO_MEMORY = {"GRADIO_ANALYTICS_MAX_EVENTS": "100", "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000"}
 """Gradio remembers 10,000 events and summarises all of them with pandas after each one, for a monitoring page that is off here."""
 
