@@ -24,7 +24,7 @@ from salq.calibration.places import Placement, Samples, StreamMemory, batches, p
 from salq.calibration.recipe import Recipe
 from salq.calibration.salience import RefreshedSaliency, SaliencySource, published_saliency, source_of
 from salq.calibration.stages import fit_block
-from salq.calibration.starts import input_moments, start
+from salq.calibration.starts import start
 from salq.calibration.store import Block, BlockStore
 from salq.calibration.streams import Streams, streams_gb
 from salq.calibration.student import Student
@@ -80,8 +80,7 @@ def calibrate(
             generator = _generator(seed, index, 0)
             specs = {name: recipe.spec_of(index, name) for name in LINEARS}
             student = Student(teacher, LINEARS, specs, recipe.quantizer, recipe.adapter, generator, learn_weight=recipe.trains_weights)
-            moments = None if streams is None or not recipe.needs_moments else input_moments(teacher, streams.quantized, streams.kwargs)
-            start(student, recipe, published, moments, generator)
+            start(student, recipe, published, streams, generator)
             if streams is not None and targets is not None and recipe.active_stages:
                 if published is not None:
                     targets.channels = channel_weights(published["mlp.down_proj"])

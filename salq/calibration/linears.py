@@ -7,14 +7,15 @@ that share their input have no parameter in common, so fitting them together has
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from salq.calibration.fit import FitData
 from salq.calibration.frozen_block import dequantized_block
+from salq.calibration.inputs import inputs_of
 from salq.calibration.objectives import AllTargets
 from salq.calibration.places import Samples, StreamMemory, batches
 from salq.calibration.recipe import Fit
@@ -22,7 +23,6 @@ from salq.calibration.store import Block
 from salq.calibration.streams import Streams
 from salq.calibration.student import Student
 from salq.core.events import StepDone
-from salq.models.capture import run_block
 from salq.models.llama import SHARED_INPUTS
 
 FitStages = Callable[[Student, FitData, int], Iterator[StepDone]]
@@ -55,33 +55,6 @@ def _data_of(names: Sequence[str], teacher: nn.Module, streams: Streams, data: F
     targets = AllTargets(on_full, _outputs(linears, quantized, memory) if augmented else None)
     saliency = None if data.saliency is None else {name: data.saliency[name] for name in names}
     return dataclasses.replace(data, inputs=quantized, kwargs={}, targets=targets, saliency=saliency)
-
-
-class _Reached(Exception):  # noqa: N818 - a signal, not an error
-    """Ends a block's forward pass once the linear's input is known."""
-
-
-@torch.no_grad()
-def inputs_of(block: nn.Module, module_name: str, hidden: Samples, kwargs: Mapping[str, object], memory: StreamMemory) -> Samples:
-    """What one linear of `block` receives when the block receives `hidden`: float32 [n, seq, in]."""
-    linear = block.get_submodule(module_name)
-    assert isinstance(linear, nn.Linear)
-    found, caught = memory.empty(*hidden.shape[:2], linear.in_features), []
-
-    def catch(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-        caught.append(args[0])
-        raise _Reached
-
-    handle = linear.register_forward_pre_hook(catch)
-    try:
-        for rows in batches(hidden.shape):
-            try:
-                run_block(block, hidden[rows], kwargs)
-            except _Reached:
-                found[rows] = caught.pop()
-    finally:
-        handle.remove()
-    return found
 
 
 @torch.no_grad()

@@ -115,6 +115,9 @@ class Recipe(BaseModel):
     optimizer_state: Literal["kept"] | None = Field(
         default=None, description="kept: one AdamW through all stages, whose rates and decay change (released SAPR); none: a fresh one per stage."
     )
+    rounding: Literal["compensated"] | None = Field(
+        default=None, description="compensated: each column's rounding error is made up for by the columns after it (GPTQ); none: to nearest."
+    )
     mixed: Annotated[tuple[SpecRule, ...] | None, BeforeValidator(rules_of)] = Field(
         default=None, description="Other grids for some matrices, first fit wins, such as *.down_proj:w4g64 0.*:w8g64; none: all alike."
     )
@@ -126,25 +129,23 @@ class Recipe(BaseModel):
         if self.needs_saliency and self.saliency is None:
             raise ValueError("what is weighted by saliency needs saliency data (saliency.n_samples, saliency.seq_len)")
         if self.needs_moments and self.data is None:
-            raise ValueError("a start from what the linears receive needs calibration data (data.n_samples, data.seq_len)")
+            raise ValueError("what looks at the linears' inputs needs calibration data (data.n_samples, data.seq_len)")
         if self.refresh is not None and not self.needs_saliency:
             raise ValueError(
                 "saliency.refresh computes saliency again, and nothing in this recipe is weighted by it: leave it out, or use a weighted regularizer "
                 "with a strength above 0, objective.channels=saliency or adapter.start=saliency"
             )
-        if self.trains_weights and self.quantizer.grid != "uniform":
-            raise ValueError("weights are trained through rounding to a uniform grid; leave lr_weight out, or use the lwc quantizer")
         if self.stages and isinstance(self.quantizer, MinMax) and self.adapter is None and not self.trains_weights:
             raise ValueError("the stages have nothing to learn: use the lwc quantizer, an adapter or both")
-        if self.stages and not self.active_stages and self.distillation is None and not self._starts:
+        if self.stages and not self.active_stages and self.distillation is None and not self.has_start:
             raise ValueError("every stage has 0 epochs, so nothing would be learned; give one stage an epoch, or use recipe rtn")
         for stage in self.active_stages:
             self._check_stage(stage)
             if self.granularity == "linear" and stage.objective is not None and stage.objective.channels is not None:
                 raise ValueError("channels of a block's output can be weighted only when blocks are fitted as a whole; leave granularity out")
         self._check_specs()
-        if self.distillation is not None and self.quantizer.grid != "uniform":
-            raise ValueError("an end-to-end pass learns the scales of a uniform grid; leave distillation out, or use the lwc quantizer")
+        if self.quantizer.grid != "uniform":
+            self._check_other_grid()
         if not self.quantizer.has_weight:
             self._check_without_weight()
         return self
@@ -169,6 +170,15 @@ class Recipe(BaseModel):
                 self.quantizer.check(spec)
         except ConfigError as error:
             raise ValueError(str(error).rstrip(".")) from error
+
+    def _check_other_grid(self) -> None:
+        """Refuse what is defined for a uniform grid alone."""
+        if self.trains_weights:
+            raise ValueError("weights are trained through rounding to a uniform grid; leave lr_weight out, or use the lwc quantizer")
+        if self.rounding is not None:
+            raise ValueError("columns make up for each other's rounding on a uniform grid; leave rounding out, or use the lwc quantizer")
+        if self.distillation is not None:
+            raise ValueError("an end-to-end pass learns the scales of a uniform grid; leave distillation out, or use the lwc quantizer")
 
     def _check_without_weight(self) -> None:
         """Refuse what compares weights, where no matrix stands for what the quantizer applies."""
@@ -231,13 +241,18 @@ class Recipe(BaseModel):
 
     @property
     def needs_moments(self) -> bool:
-        """Whether clipping or adapters start where the linears' outputs change least, for which their inputs have to be seen."""
-        return "output" in self._starts
+        """Whether clipping, codes or adapters are set so that the linears' outputs change least, for which their inputs have to be seen."""
+        return self.rounding is not None or "output" in self._starts
 
     @property
     def searches_clipping(self) -> bool:
         """Whether clipping starts where a search finds the least error."""
         return self.quantizer.start is not None
+
+    @property
+    def has_start(self) -> bool:
+        """Whether anything is set in closed form before the first step."""
+        return self.rounding is not None or bool(self._starts)
 
     @property
     def _starts(self) -> set[str]:

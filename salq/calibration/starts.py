@@ -1,70 +1,71 @@
-"""Where learning starts: clipping and adapters of a student set in closed form, before the first step.
+"""Where learning starts: weights, clipping and adapters of a student set in closed form, before the first step.
 
-Weighted by nothing, by saliency, or by what each linear receives: with the second moment M = E[x x^T] of its inputs, the output error of a
-change D of its weight is E ||D x||^2 = trace(D M D^T), which the moments of a few thousand tokens tell exactly.
+Weighted by nothing, by saliency, or by what each linear receives (`input_moment`), in forward order: what a linear receives comes through those
+before it as they were set.
 """
 
 from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from salq.calibration.places import Samples, batches
+from salq.calibration.inputs import input_moment
 from salq.calibration.recipe import Recipe
-from salq.calibration.student import Student
-from salq.models.capture import run_block
+from salq.calibration.streams import Streams
+from salq.calibration.student import Student, StudentLinear, TokenAdaptiveLinear
 from salq.models.llama import SHARED_INPUTS
 from salq.quant.clipping import Clipping
-
-Moments = Mapping[str, Float[Tensor, "in in"]]
-"""{module_name: E[x x^T] over all tokens}, float32; linears that share their input share the tensor."""
+from salq.quant.compensation import Compensation
 
 
 @torch.no_grad()
-def start(student: Student, recipe: Recipe, saliency: Mapping[str, Tensor] | None, moments: Moments | None, generator: torch.Generator) -> None:
-    """Set clipping and adapters of `student` to where the recipe starts them; nothing when it starts them as published.
+def start(student: Student, recipe: Recipe, saliency: Mapping[str, Tensor] | None, streams: Streams | None, generator: torch.Generator) -> None:
+    """Set clipping, weights and adapters of `student` to where the recipe starts them; nothing when it starts them as published.
 
-    saliency, moments: of the block's matrices; needed as `recipe.needs_saliency` and `recipe.needs_moments` say.
+    saliency, streams: needed as `recipe.needs_saliency` and `recipe.needs_moments` say; the streams are at the student's block.
     """
-    if recipe.searches_clipping:
-        for name, linear in student.linears.items():
-            assert isinstance(linear.clipping, Clipping)
-            energy = moments[name].diagonal() if moments is not None and recipe.quantizer.start == "output" else None
-            linear.clipping.start_at_least_error(linear.weight, energy)
-    how = None if recipe.adapter is None else recipe.adapter.start
-    if how is not None:
-        student.new_step()
-        for name, linear in student.linears.items():
-            assert linear.adapter is not None
-            residual = linear.weight - linear.fake_weight()
-            if how == "output":
-                assert moments is not None
-                linear.adapter.start_from_output(residual, moments[name], generator)
-            else:
-                linear.adapter.start_from(residual, saliency[name] if how == "saliency" and saliency is not None else None, generator)
+    if not recipe.has_start:
+        return
+    for first, names in SHARED_INPUTS.items():
+        moment = None
+        if recipe.needs_moments:
+            assert streams is not None
+            student.new_step()
+            moment = input_moment(student.block, first, streams.quantized, streams.kwargs)
+        compensation = Compensation.of(moment) if moment is not None and recipe.rounding == "compensated" else None
+        for name in names:
+            linear = student.linears[name]
+            _start_range(linear, recipe, moment)
+            if compensation is not None:
+                assert isinstance(linear, StudentLinear) and isinstance(linear.clipping, Clipping)  # noqa: PT018 - what a uniform grid has
+                linear.start_weight(compensation(linear.original, linear.clipping.qparams(), linear.spec))
+            _start_adapter(linear, recipe, None if saliency is None else saliency[name], moment, generator)
     student.new_step()
 
 
-@torch.no_grad()
-def input_moments(block: nn.Module, hidden: Samples, kwargs: Mapping[str, object]) -> dict[str, Float[Tensor, "in in"]]:
-    """`Moments` of every linear of `block` when the block receives `hidden` [n, seq, hidden]."""
-    sums: dict[str, Tensor] = {}
+def _start_range(linear: StudentLinear | TokenAdaptiveLinear, recipe: Recipe, moment: Float[Tensor, "in in"] | None) -> None:
+    if recipe.searches_clipping:
+        assert isinstance(linear.clipping, Clipping)
+        energy = moment.diagonal() if moment is not None and recipe.quantizer.start == "output" else None
+        linear.clipping.start_at_least_error(linear.original, energy)
 
-    def observe(name: str) -> torch.utils.hooks.RemovableHandle:
-        def add(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-            x = args[0].flatten(0, -2).float()
-            sums[name] = x.T @ x if name not in sums else sums[name].addmm_(x.T, x)
 
-        return block.get_submodule(name).register_forward_pre_hook(add)
-
-    handles = [observe(name) for name in SHARED_INPUTS]
-    try:
-        for rows in batches(hidden.shape):
-            run_block(block, hidden[rows], kwargs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    tokens = hidden.shape[0] * hidden.shape[1]
-    means = {first: total.div_(tokens) for first, total in sums.items()}
-    return {name: means[first] for first, names in SHARED_INPUTS.items() for name in names}
+def _start_adapter(
+    linear: StudentLinear | TokenAdaptiveLinear,
+    recipe: Recipe,
+    saliency: Float[Tensor, "out in"] | None,
+    moment: Float[Tensor, "in in"] | None,
+    generator: torch.Generator,
+) -> None:
+    how = None if recipe.adapter is None else recipe.adapter.start
+    if how is None:
+        return
+    assert linear.adapter is not None
+    linear.new_step()
+    residual = linear.original - linear.fake_weight()
+    if how == "output":
+        assert moment is not None
+        linear.adapter.start_from_output(residual, moment, generator)
+    else:
+        linear.adapter.start_from(residual, saliency if how == "saliency" else None, generator)

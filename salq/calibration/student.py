@@ -48,6 +48,15 @@ class StudentLinear(nn.Module):
         self._fake: Tensor | None = None
         self._effective: Tensor | None = None
 
+    @torch.no_grad()
+    def start_weight(self, weight: Float[Tensor, "out in"]) -> None:
+        """Round, and learn where weights are trained, from this matrix; `original` stays."""
+        if isinstance(self.weight, nn.Parameter):
+            self.weight.copy_(weight)
+        else:
+            self.weight = weight
+        self.new_step()
+
     def fake_weight(self) -> Float[Tensor, "out in"]:
         """Q(W) of this step."""
         if self._fake is None:

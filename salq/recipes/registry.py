@@ -5,15 +5,15 @@ from typing import Any
 
 from salq.calibration.recipe import Recipe
 from salq.core.errors import UnknownNameError
-from salq.recipes import apiq, apiq_lw, binary_mos, db_llm, rtn, salq, salq_full, sapr, sapr_staged, sapr_sw
+from salq.recipes import apiq, apiq_lw, binary_mos, db_llm, gptq, rtn, salq, salq_full, sapr, sapr_staged, sapr_sw
 from salq.recipes.method import PRESETS, Method
 from salq.recipes.overrides import apply
 
 METHODS: dict[str, Method] = {
     method.published.name: method
     for method in (
-        rtn.METHOD, apiq.METHOD, sapr.METHOD, salq.METHOD, salq_full.METHOD, apiq_lw.METHOD, sapr_staged.METHOD, sapr_sw.METHOD, db_llm.METHOD,
-        binary_mos.METHOD,
+        rtn.METHOD, gptq.METHOD, apiq.METHOD, sapr.METHOD, salq.METHOD, salq_full.METHOD, apiq_lw.METHOD, sapr_staged.METHOD, sapr_sw.METHOD,
+        db_llm.METHOD, binary_mos.METHOD,
     )
 }  # fmt: skip
 

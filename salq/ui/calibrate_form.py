@@ -11,6 +11,8 @@ from salq.ui.calibrate_actions import Form, PlanView, about_recipe, advanced_fie
 from salq.ui.context import Choices, UiContext
 from salq.ui.html import facts, note, reading, section
 
+FIRST_RECIPE = "apiq"
+"""Chosen when the page opens."""
 PRESET_INFO = "quick: minutes on two CPU cores. base: longer and better. published: the paper's own settings, for a GPU and hours."
 BLOCKS_INFO = "Only the first N, for a try; 0 is all."
 SEED_INFO = "Same seed, same codes."
@@ -92,7 +94,8 @@ def _render_fields(overrides: gr.State, fields_of: gr.State) -> None:
             changed = zip(fields, values, strict=True)
             return {one.path: value for one, value in changed if value not in (None, "") and value != one.value}
 
-        gr.on([control.input for control in controls], collect, controls, overrides, trigger_mode="always_last", **QUIET)
+        # One key: a call that was on its way while the fields were drawn anew still finds its function.
+        gr.on([control.input for control in controls], collect, controls, overrides, trigger_mode="always_last", key="collect", **QUIET)
 
 
 def _control(one: Any) -> Any:
@@ -126,9 +129,8 @@ def _wire(ctx: UiContext, form: FormParts) -> None:
     inputs = [*form.inputs, *ctx.sidebar.inputs]
 
     def fill() -> Updates:
-        choices = recipe_choices()
-        chosen = choices[min(1, len(choices) - 1)][1]
-        return [gr.Radio(choices=choices, value=chosen), _about_html(chosen), {"recipe": chosen, "preset": "quick", "drawn": 0}]
+        chosen = {"recipe": FIRST_RECIPE, "preset": "quick", "drawn": 0}
+        return [gr.Radio(choices=recipe_choices(), value=FIRST_RECIPE), _about_html(FIRST_RECIPE), chosen]
 
     def redraw(recipe: str, preset: str, drawn: dict[str, Any]) -> Updates:
         return [_about_html(recipe), {}, {"recipe": recipe, "preset": preset, "drawn": drawn.get("drawn", 0) + 1}]

@@ -5,7 +5,9 @@ Plain ASGI, so that nothing has to be imported for it.
 
 import json
 import logging
+import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any
 
 logger = logging.getLogger("salq.page")
@@ -54,9 +56,15 @@ class Gate:
             if not has_begun:
                 await _answer(send, 413, f"A request may have {MAX_BODY} bytes.")
         except self._refused as error:
-            logger.warning("refused %s %s: %s", scope.get("method"), str(scope.get("path"))[:200], type(error).__name__)
+            logger.warning("refused %s %s: %s in %s", scope.get("method"), str(scope.get("path"))[:200], type(error).__name__, _place_of(error))
             if not has_begun:
                 await _answer(send, 400, "This request names something that is not here, or is not well-formed.")
+
+
+def _place_of(error: Exception) -> str:
+    """Where it was raised, without anything that a visitor sent."""
+    (frame,) = traceback.extract_tb(error.__traceback__, limit=-1)
+    return f"{frame.name} ({Path(frame.filename).name}:{frame.lineno})"
 
 
 class _TooLarge(Exception):  # noqa: N818 - a way out, not an error that anybody sees

@@ -47,6 +47,27 @@ def clipped_weight(values: Sequence[float], bits: int, upper: float, lower: floa
     return result
 
 
+def compensated_codes(weight: Matrix, scale: Matrix, zero: Matrix, bits: int, moment: Matrix, damping: float) -> NDArray[np.int64]:
+    """Codes of GPTQ by its eq. 2 and 3, one weight matrix column after the other and the inverse Hessian reduced after each.
+
+    scale, zero: of every weight, [out, in]. Columns go in descending order of the moment's diagonal.
+    """
+    n_out, n_in = weight.shape
+    hessian = moment + damping * np.mean(np.diag(moment)) * np.eye(n_in)
+    inverse, rest = np.linalg.inv(hessian), weight.copy()
+    codes = np.zeros((n_out, n_in), dtype=np.int64)
+    left = sorted(range(n_in), key=lambda column: (-moment[column, column], column))
+    while left:
+        j = left.pop(0)
+        for row in range(n_out):
+            codes[row, j] = min(max(round(rest[row, j] / scale[row, j]) + zero[row, j], 0), 2**bits - 1)
+            error = rest[row, j] - (codes[row, j] - zero[row, j]) * scale[row, j]
+            for k in left:
+                rest[row, k] -= error / inverse[j, j] * inverse[j, k]
+        inverse = inverse - np.outer(inverse[:, j], inverse[j, :]) / inverse[j, j]
+    return codes
+
+
 def block_loss(full: Matrix, on_quantized: Matrix, student: Matrix) -> float:
     """MSE(y_fp, y_q) + MSE(y_fp2, y_q) over all elements of [n, seq, hidden]."""
     first = second = 0.0

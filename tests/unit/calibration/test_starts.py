@@ -7,8 +7,8 @@ from torch import Tensor
 
 from salq import recipes
 from salq.calibration.engine import calibrate
+from salq.calibration.inputs import input_moment
 from salq.calibration.recipe import Recipe
-from salq.calibration.starts import input_moments
 from salq.calibration.store import MemoryBlocks
 from salq.core import events as ev
 from salq.core.errors import ConfigError
@@ -18,10 +18,9 @@ from salq.quant.clipping import LWC
 from tests.helpers import random_tokens
 
 
-def test_moments_are_the_mean_outer_products_of_every_input(tiny: Llama) -> None:
+def test_a_moment_is_the_mean_outer_product_of_what_a_linear_receives(tiny: Llama) -> None:
     tokens = random_tokens(tiny.config.vocab_size, 5, 16)
     inputs = capture_block_inputs(tiny, tokens)
-    moments = input_moments(tiny.blocks[0], inputs.hidden, inputs.kwargs)
     seen: dict[str, Tensor] = {}
     handles = [
         linear.register_forward_pre_hook(lambda _, args, name=name: seen.update({name: args[0].flatten(0, -2).double()}))
@@ -31,9 +30,9 @@ def test_moments_are_the_mean_outer_products_of_every_input(tiny: Llama) -> None
         tiny.blocks[0](inputs.hidden, **inputs.kwargs)
     for handle in handles:
         handle.remove()
-    assert moments.keys() == seen.keys()
     for name, x in seen.items():
-        assert torch.allclose(moments[name].double(), x.T @ x / len(x), rtol=1e-4, atol=1e-6)
+        moment = input_moment(tiny.blocks[0], name, inputs.hidden, inputs.kwargs)
+        assert torch.allclose(moment.double(), x.T @ x / len(x), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("bits", [2, 3])
@@ -50,7 +49,37 @@ def test_a_start_in_closed_form_alone_is_nearer_to_the_output_than_rounding(tiny
     still = {"adapter.rank": 4, "data.n_samples": 16, "data.seq_len": 24, "epochs": 0}
     rounding, clipped = error("rtn"), error("apiq", **still, **{"quantizer.start": "output"})
     both = error("apiq", **still, **{"quantizer.start": "output", "adapter.start": "output"})
-    assert both < clipped < rounding
+    compensated = error("apiq", **still, **{"quantizer.start": "output", "adapter.start": "output", "rounding": "compensated"})
+    assert compensated < both < clipped < rounding
+    assert error("gptq", n_samples=16, seq_len=24) < rounding
+
+
+def test_compensated_codes_are_learned_on_and_the_original_stays(tiny: Llama) -> None:
+    tokens = random_tokens(tiny.config.vocab_size, 8, 24)
+    before = {name: linear.weight.clone() for name, linear in tiny.linears(0).items()}
+    settings = {"rank": 4, "n_samples": 8, "seq_len": 24, "quantizer.start": "output", "rounding": "compensated"}
+    small = {"stages.*.lr_clipping": 1e-3, "stages.*.lr_adapter": 1e-3, "epochs": 4}
+
+    def codes_of(**overrides: object) -> Tensor:
+        blocks = MemoryBlocks()
+        list(calibrate(tiny, tokens, recipes.get("apiq", bits=2, group_size=16, overrides=overrides), blocks, n_blocks=1))
+        return blocks.load(0)["mlp.up_proj"].codes
+
+    compensated = codes_of(**settings, epochs=0)
+    nearest = codes_of(**{**settings, "rounding": None}, epochs=0)
+    for also in ({}, {"stages.*.lr_weight": 1e-5}):
+        learned = codes_of(**settings, **small, **also)
+        moved = (learned != compensated).float().mean()
+        assert 0 < moved < (learned != nearest).float().mean()
+    for name, linear in tiny.linears(0).items():
+        assert torch.equal(linear.weight, before[name])
+
+
+def test_compensated_rounding_needs_text_and_a_uniform_grid() -> None:
+    with pytest.raises(ConfigError, match="needs calibration data"):
+        recipes.get("rtn", overrides={"rounding": "compensated"})
+    with pytest.raises(ConfigError, match="uniform grid"):
+        recipes.get("db-llm", overrides={"rounding": "compensated"})
 
 
 def test_a_start_from_inputs_needs_text() -> None:

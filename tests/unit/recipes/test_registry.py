@@ -86,8 +86,8 @@ def test_bad_fields_are_refused_in_one_sentence(overrides: dict[str, object], sa
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(UnknownNameError, match="rtn, apiq, sapr, salq, salq-full, apiq-lw, sapr-staged, sapr-sw, db-llm, binary-mos"):
-        recipes.get("gptq")
+    with pytest.raises(UnknownNameError, match="rtn, gptq, apiq, sapr, salq, salq-full, apiq-lw, sapr-staged, sapr-sw, db-llm, binary-mos"):
+        recipes.get("awq")
     with pytest.raises(UnknownNameError, match="quick, base, published"):
         recipes.get("rtn", preset="fast")
 
