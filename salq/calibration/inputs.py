@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from salq.calibration.places import Samples, StreamMemory, batches
+from salq.core.errors import ModelError
 from salq.models.capture import run_block
 
 
@@ -45,12 +46,20 @@ def inputs_of(block: nn.Module, module_name: str, hidden: Samples, kwargs: Mappi
 
 
 def input_moment(block: nn.Module, module_name: str, hidden: Samples, kwargs: Mapping[str, object]) -> Float[Tensor, "in in"]:
-    """M = E[x x^T] over all tokens, float32: what a change D of the linear's weight costs at its output is E ||D x||^2 = trace(D M D^T)."""
+    """M = E[x x^T] over all tokens, float32: what a change D of the linear's weight costs at its output is E ||D x||^2 = trace(D M D^T).
+
+    Raises ModelError when it is not finite.
+    """
     total: Tensor | None = None
     for _, x in received(block, module_name, hidden, kwargs):
         x = x.flatten(0, -2).float()
         total = x.T @ x if total is None else total.addmm_(x.T, x)
     assert total is not None
+    if not bool(torch.isfinite(total).all()):
+        raise ModelError(
+            f"What {module_name} receives is not finite: weights of the model are broken, or quantization broke the blocks before; "
+            "check the model, or use more bits."
+        )
     return total.div_(hidden.shape[0] * hidden.shape[1])
 
 

@@ -11,7 +11,7 @@ from salq.calibration.inputs import input_moment
 from salq.calibration.recipe import Recipe
 from salq.calibration.store import MemoryBlocks
 from salq.core import events as ev
-from salq.core.errors import ConfigError
+from salq.core.errors import ConfigError, ModelError
 from salq.models.capture import capture_block_inputs
 from salq.models.llama import Llama
 from salq.quant.clipping import LWC
@@ -80,6 +80,13 @@ def test_compensated_rounding_needs_text_and_a_uniform_grid() -> None:
         recipes.get("rtn", overrides={"rounding": "compensated"})
     with pytest.raises(ConfigError, match="uniform grid"):
         recipes.get("db-llm", overrides={"rounding": "compensated"})
+
+
+def test_inputs_that_are_not_finite_are_told(tiny: Llama) -> None:
+    inputs = capture_block_inputs(tiny, random_tokens(tiny.config.vocab_size, 2, 8))
+    inputs.hidden[0, 0, 0] = torch.inf
+    with pytest.raises(ModelError, match="What mlp.down_proj receives is not finite"):
+        input_moment(tiny.blocks[0], "mlp.down_proj", inputs.hidden, inputs.kwargs)
 
 
 def test_a_start_from_inputs_needs_text() -> None:
