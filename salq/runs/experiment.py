@@ -123,6 +123,7 @@ EXPERIMENTS: dict[str, Experiment] = {
                     _rates(f"weights-{rate:g}", "apiq", COMPENSATED | ONE_PASS | SMALL_STEPS, stages__0__lr_weight=rate)
                     for rate in (5e-4, 1e-3, 2e-3)
                 ),
+                _rates("one-target", "apiq", COMPENSATED | ONE_PASS | SMALL_STEPS | {"augmented": False}, stages__0__lr_weight=1e-3),
             ),
         ),
         Experiment(
@@ -153,10 +154,13 @@ EXPERIMENTS: dict[str, Experiment] = {
         Experiment(
             "rates-of-distillation",
             "Which learning rates suit the end-to-end pass of salq and salq-full? Measured on held-out calibration text.",
-            tuple(
-                _rates(f"{recipe}-{rate:g}", recipe, lr_scale=rate, distillation__lr_adapter=rate)
-                for recipe in ("salq", "salq-full")
-                for rate in (2e-3, 1e-3, 4e-3)
+            (
+                *(
+                    _rates(f"{recipe}-{rate:g}", recipe, lr_scale=rate, distillation__lr_adapter=rate)
+                    for recipe in ("salq", "salq-full")
+                    for rate in (2e-3, 1e-3, 4e-3)
+                ),
+                Contender("salq-few-samples", "salq", {"distillation.n_samples": 24}),
             ),
         ),
     )

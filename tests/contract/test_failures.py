@@ -37,7 +37,8 @@ def ones(_: int, shape: torch.Size) -> Tensor:
 
 
 def small(name: str, **overrides: object) -> Recipe:
-    changes = {} if name == "rtn" else {"epochs": 2, "n_samples": 4, "seq_len": 24, "rank": 4, **overrides}
+    data = {} if name == "rtn" else {"n_samples": 4, "seq_len": 24}
+    changes = data if name in {"rtn", "gptq"} else {**data, "epochs": 2, "rank": 4, **overrides}
     return recipes.get(name, bits=1 if name == "binary-mos" else 2, group_size=32, overrides=changes)
 
 
@@ -94,7 +95,7 @@ def spoil(model: Llama, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["zero", "equal", "positive", "negative"])
-@pytest.mark.parametrize("name", ["rtn", "apiq", "sapr", "db-llm"])
+@pytest.mark.parametrize("name", ["rtn", "gptq", "apiq", "sapr", "salq-full", "db-llm"])
 def test_groups_of_one_value_or_one_sign(own: Llama, name: str, kind: str) -> None:
     spoil(own, kind)
     blocks = MemoryBlocks()

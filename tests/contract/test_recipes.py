@@ -37,7 +37,8 @@ class RandomSaliency:
 
 
 def small(name: str, **overrides: object) -> Recipe:
-    changes = {} if name == "rtn" else {"epochs": 2, "n_samples": 4, "seq_len": 24, "rank": 4, **overrides}
+    data = {} if name == "rtn" else {"n_samples": 4, "seq_len": 24}
+    changes = data if name in {"rtn", "gptq"} else {**data, "epochs": 2, "rank": 4, **overrides}
     return recipes.get(name, bits=recipes.describe(name).only_bits or 2, group_size=32, overrides=changes)
 
 

@@ -186,7 +186,7 @@ def test_models_and_recipes(salq: Salq) -> None:
     assert models["default"] in [model["key"] for model in models["models"]]
     assert "smollm2-135m" in salq("models").stdout
     named = [recipe["name"] for recipe in report(salq("recipes", "--json"))["recipes"]]
-    assert named == ["rtn", "apiq", "sapr", "salq", "salq-full", "apiq-lw", "sapr-staged", "sapr-sw", "db-llm", "binary-mos"]
+    assert named == ["rtn", "gptq", "apiq", "sapr", "salq", "salq-full", "apiq-lw", "sapr-staged", "sapr-sw", "db-llm", "binary-mos"]
     one = report(salq("recipes", "sapr", "--preset", "published", "--json"))
     assert one["recipe"]["data"] == {"n_samples": 128, "seq_len": 2048, "streams_gb": None}
     assert any(field["path"].endswith("strength") for field in one["fields"])
