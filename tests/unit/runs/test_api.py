@@ -12,7 +12,7 @@ from salq.models.llama import Llama
 
 def test_the_names_of_the_package() -> None:
     assert set(salq.__all__) <= set(dir(salq))
-    assert salq.recipes.names() == ["rtn", "apiq", "sapr", "salq", "salq-full", "apiq-lw", "sapr-staged", "sapr-sw", "db-llm", "binary-mos"]
+    assert salq.recipes.names() == ["rtn", "gptq", "apiq", "sapr", "salq", "salq-full", "apiq-lw", "sapr-staged", "sapr-sw", "db-llm", "binary-mos"]
     with pytest.raises(AttributeError, match="nothing"):
         _ = salq.nothing
 
