@@ -40,6 +40,11 @@ def get(url: str) -> str | None:
         return None
 
 
+def hears_ctrl_c() -> None:
+    """Undo what a shell does to a background job (`make test &`): its processes, and theirs, are started with Ctrl-C ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def served(home: Path, **environment: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """(address, process) of the app, once it answers; ended with Ctrl-C, as a person would."""
@@ -48,8 +53,9 @@ def served(home: Path, **environment: str) -> Iterator[tuple[str, subprocess.Pop
     known = {"HOME": str(home), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "GRADIO_SERVER_PORT": str(port)}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "app.py"], cwd=settings.ROOT, env=known | environment, stdout=output, stderr=output, start_new_session=True
-        )
+            [sys.executable, "app.py"], cwd=settings.ROOT, env=known | environment, stdout=output, stderr=output, start_new_session=True,
+            preexec_fn=hears_ctrl_c,
+        )  # fmt: skip
     url = f"http://127.0.0.1:{port}/"
     try:
         deadline = time.monotonic() + SECONDS
