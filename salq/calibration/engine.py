@@ -52,7 +52,8 @@ def calibrate(
     saliency: needed when `recipe.needs_saliency`, as a SampledSaliency when `recipe.refresh`.
     device: where blocks are worked on, in float32; the model itself may stay elsewhere.
     Same model, tokens, recipe, seed and device: same codes, resumed or not.
-    Raises ShapeError before any work when the group size or the rank does not fit, Diverged for a loss that is not finite.
+    Raises ShapeError before any work when the group size or the rank does not fit, Diverged for a loss that is not finite, ModelError for inputs
+    of a linear that are not.
     """
     device = device or model.device
     total = model.n_blocks if n_blocks is None else min(n_blocks, model.n_blocks)

@@ -1,4 +1,4 @@
-"""One stage of one block: AdamW steps on the clipping and the adapters of a student."""
+"""One stage of one block: AdamW steps on the clipping, the adapters and, where they are trained, the weights of a student."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

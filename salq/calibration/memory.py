@@ -89,7 +89,9 @@ def _calibration(sizes: Sizes, recipe: Recipe) -> float:
     if recipe.data is None:
         return 2.0 * 4 * sizes.of_block
     tokens = recipe.data.seq_len * max((stage.batch_size for stage in recipe.active_stages), default=1)
-    copies = 4.0 if recipe.trains_weights else 1.0 if recipe.rounding is not None else 0.0  # trained: a copy, its gradient and two moments
+    copies = 1.0 if recipe.rounding is not None else 0.0
+    if recipe.trains_weights:
+        copies = 4.0  # a copy, its gradient and two moments
     return (copies + 6.0) * 4 * sizes.of_block + ALLOCATED * 4 * tokens * sizes.saved
 
 

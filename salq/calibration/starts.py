@@ -38,7 +38,8 @@ def start(student: Student, recipe: Recipe, saliency: Mapping[str, Tensor] | Non
             linear = student.linears[name]
             _start_range(linear, recipe, moment)
             if compensation is not None:
-                assert isinstance(linear, StudentLinear) and isinstance(linear.clipping, Clipping)  # noqa: PT018 - what a uniform grid has
+                assert isinstance(linear, StudentLinear)
+                assert isinstance(linear.clipping, Clipping)  # the grid is uniform
                 linear.start_weight(compensation(linear.original, linear.clipping.qparams(), linear.spec))
             _start_adapter(linear, recipe, None if saliency is None else saliency[name], moment, generator)
     student.new_step()

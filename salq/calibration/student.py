@@ -32,7 +32,7 @@ class StudentLinear(nn.Module):
     def __init__(
         self, linear: nn.Linear, spec: QuantSpec, clipping: Clipping | DualScales, adapter: Adapter | None, *, learn_weight: bool = False
     ) -> None:
-        """`original` is shared with `linear`, never copied or changed; `weight` is the same tensor, or a copy that learns."""
+        """`original` is shared with `linear`, never copied or changed; `weight` is the same tensor until `start_weight`, or a copy that learns."""
         super().__init__()
         self.spec, self.clipping, self.adapter = spec, clipping, adapter
         self.register_buffer("original", linear.weight.detach())

@@ -19,7 +19,9 @@ EFFICIENT_QAT = Paper("2407.11062", "EfficientQAT: Efficient Quantization-Aware 
 LLM_QAT = Paper("2305.17888", "LLM-QAT: Data-Free Quantization Aware Training for Large Language Models", "Liu et al. (ACL Findings 2024)")
 
 BLOCKS = {**QUICK, "data.n_samples": 64, "stages.*.epochs": 1, "stages.*.lr_clipping": 2e-2, "stages.*.lr_adapter": 4e-3}
-"""Half of ApiQ's quick stage, over twice its text: clipping and adapters have a short way to go (`salq experiment blocks-of-salq`)."""
+"""A third of the steps of ApiQ's quick stage, over twice its text: clipping and adapters have a short way to go.
+
+Chosen at 2 bits on the first four blocks, on held-out text, by hand; `salq experiment blocks-of-salq` asks the same, and is still to be run."""
 
 PASS = {
     "distillation.steps": 32,
@@ -29,11 +31,13 @@ PASS = {
     "distillation.lr_scale": 2e-3,
     "distillation.lr_adapter": 2e-3,
 }
-"""With the blocks about 1.3 times ApiQ's quick preset. Small batches: with minutes to spend, more steps are worth more than smoother ones; and
-every sample is seen once, because new text is worth more than its teacher's time (`salq experiment rates-of-distillation`)."""
+"""With the blocks 1.3 times as long as ApiQ's quick preset. Every sample is seen once: new text is worth more than its teacher's time.
+
+Rates and samples were chosen at 2 bits, on held-out text, by hand; `salq experiment rates-of-distillation` asks the same, and is still to be run."""
 
 LONGER = {"adapter.rank": 16, "data.n_samples": 192, "distillation.steps": 560, "distillation.n_samples": 1024}
-"""What `base` changes in `quick`: the same rates, three times the text for the blocks, and an end-to-end pass that takes most of an hour."""
+"""What `base` changes in `quick`: the same rates, three times the text for the blocks, and an end-to-end pass of about 40 minutes on two cores
+(estimated, not run yet)."""
 
 
 def composition(name: str, *, rounding: Literal["compensated"] | None = None, lr_weight: float | None = None) -> Recipe:

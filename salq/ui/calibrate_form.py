@@ -83,6 +83,7 @@ def _render_fields(overrides: gr.State, fields_of: gr.State) -> None:
         if not chosen:
             return
         found = advanced_fields(chosen["recipe"], chosen["preset"])
+        gr.HTML(note(f"Settings of {chosen['recipe']}, preset {chosen['preset']}."), elem_id="calibrate-settings-of")
         controls = []
         for heading, members in by_heading(found).items():
             gr.HTML(section(heading))
@@ -94,8 +95,9 @@ def _render_fields(overrides: gr.State, fields_of: gr.State) -> None:
             changed = zip(fields, values, strict=True)
             return {one.path: value for one, value in changed if value not in (None, "") and value != one.value}
 
-        # One key: a call that was on its way while the fields were drawn anew still finds its function.
-        gr.on([control.input for control in controls], collect, controls, overrides, trigger_mode="always_last", key="collect", **QUIET)
+        # Drawn twice for one choice, it is one function: a call on its way finds it. Another choice has other fields, which such a call must not set.
+        key = tuple(map(str, chosen.values()))
+        gr.on([control.input for control in controls], collect, controls, overrides, trigger_mode="always_last", key=key, **QUIET)
 
 
 def _control(one: Any) -> Any:
