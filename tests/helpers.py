@@ -1,6 +1,10 @@
 """What tests of several rooms share: comparisons that say where they failed, random weights, tiny models."""
 
+import asyncio
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,3 +41,9 @@ def link_models(home: Path, models: Path) -> Path:
     home.mkdir(parents=True, exist_ok=True)
     (home / "models").symlink_to(models, target_is_directory=True)
     return home
+
+
+def in_a_loop_of_its_own(work: Coroutine[Any, Any, None]) -> None:
+    """In a thread, because the browser tests of the same process keep a loop running in this one, and Gradio leaves open what it makes itself."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, work).result()

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from salq.calibration.head import head_kl
 from salq.calibration.learnable import LearnableLinear, student_of
+from salq.calibration.places import FinalStates
 from salq.calibration.store import Block
 from salq.core.errors import Diverged
 from salq.core.events import Event, MetricReported, PhaseDone, PhaseStarted, PhaseStep
@@ -65,20 +66,22 @@ def distill(
     tokens: Int64[Tensor, "n seq"],
     config: Distillation,
     *,
+    known: FinalStates | None = None,
     seed: int = 0,
     checkpoints: Checkpoints | None = None,
 ) -> Generator[Event, None, dict[int, Block]]:
     """The phase "distillation" over `blocks` of `model`; returns the blocks with what was learned. Works where the model is, in float32.
 
+    known: what `calibrate` returned; samples that the blocks have seen are not run through the original once more.
     One PhaseStep and one MetricReported("distillation_kl", {step, value}) per step; value in nats per token, on that step's samples.
-    Same model, blocks, tokens, config, seed and device: same result, resumed from a checkpoint or not.
+    Same model, blocks, tokens, known, config, seed and device: same result, resumed from a checkpoint or not.
     Raises Diverged at a loss that is not finite.
     """
     started = time.monotonic()
     yield PhaseStarted(PHASE, of=config.steps, unit="steps")
     student = student_of(model, blocks, learn_weight=config.lr_weight > 0)
     optimizer = _optimizer(student, config)
-    teacher = _Teacher(model, tokens)
+    teacher = _Teacher(model, tokens, known)
     first = _restore(checkpoints, student, optimizer)
     saved_at, last_finite = time.monotonic(), None
     order = _order(len(tokens), config, seed)
@@ -105,20 +108,34 @@ def distill(
 
 
 class _Teacher:
-    """Final hidden states of the original, computed when a sample is first used and kept for the next time."""
+    """Normed final hidden states of the original, computed when a sample is first used and kept for the next time.
 
-    def __init__(self, model: Llama, tokens: Tensor) -> None:
-        self._model, self._tokens = model, tokens
+    `ends`: the first samples may have been run through the blocks already, when the blocks saw the same ones.
+    """
+
+    def __init__(self, model: Llama, tokens: Tensor, ends: FinalStates | None) -> None:
+        self._model, self._tokens, self._ends = model, tokens, ends
         self._known: dict[int, Tensor] = {}
 
     @torch.no_grad()
     def hidden(self, rows: Tensor) -> Float[Tensor, "batch seq hidden"]:
+        for row in rows.tolist():
+            if row not in self._known and self._is_walked(row):
+                self._known[row] = self._normed(row)
         new = [row for row in rows.tolist() if row not in self._known]
         if new:
             batch = self._tokens[new].to(self._model.device)
             computed = self._model.model.model(input_ids=batch, use_cache=False).last_hidden_state
             self._known.update(zip(new, computed, strict=True))
         return torch.stack([self._known[row] for row in rows.tolist()])
+
+    def _is_walked(self, row: int) -> bool:
+        return self._ends is not None and row < len(self._ends.tokens) and torch.equal(self._ends.tokens[row], self._tokens[row])
+
+    def _normed(self, row: int) -> Float[Tensor, "seq hidden"]:
+        assert self._ends is not None
+        ended = self._ends.hidden[row : row + 1][0]
+        return cast(Tensor, self._model.model.model.norm(ended.to(self._model.device, self._model.dtype)))
 
 
 def rate(step: int, of: int) -> float:

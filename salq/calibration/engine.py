@@ -8,7 +8,7 @@ Codes are decided once, when the block freezes; the next block sees exactly what
 import copy
 import hashlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import cast
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from salq.calibration.fit import FitData
 from salq.calibration.frozen_block import dequantized_block
 from salq.calibration.objectives import AllTargets, channel_weights
-from salq.calibration.places import Placement, Samples, StreamMemory, batches, placement
+from salq.calibration.places import FinalStates, Placement, Samples, StreamMemory, batches, placement
 from salq.calibration.recipe import Recipe
 from salq.calibration.salience import RefreshedSaliency, SaliencySource, published_saliency, source_of
 from salq.calibration.stages import fit_block
@@ -45,8 +45,10 @@ def calibrate(
     n_blocks: int | None = None,
     seed: int = 0,
     device: torch.device | None = None,
-) -> Iterator[Event]:
+) -> Generator[Event, None, FinalStates | None]:
     """Calibrate the first `n_blocks` blocks (all by default) into `blocks`; finished blocks found there are loaded, not recomputed.
+
+    Returns where the original ends with `tokens`, for the end-to-end pass; None when blocks or tokens are missing.
 
     tokens: calibration windows; None is allowed for recipes without stages (RTN), which then report no output error.
     saliency: needed when `recipe.needs_saliency`, as a SampledSaliency when `recipe.refresh`.
@@ -92,6 +94,7 @@ def calibrate(
         output_error = None if streams is None or targets is None else _advance(streams, targets, teacher, frozen)
         yield BlockDone(index, output_error, weight_errors(teacher, frozen), time.monotonic() - block_started, details)
     yield PhaseDone("calibration", time.monotonic() - started)
+    return FinalStates(tokens, streams.full) if tokens is not None and streams is not None and total == model.n_blocks else None
 
 
 def matrix_shapes(model: Llama) -> dict[str, tuple[int, int]]:

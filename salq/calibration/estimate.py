@@ -71,7 +71,8 @@ def estimate(
     if recipe.needs_saliency and recipe.saliency is not None:
         tokens = recipe.saliency.n_samples * recipe.saliency.seq_len
         saliency = OVERHEAD * tokens * (FORWARD + BACKWARD) * (weights * config.num_hidden_layers + head) / flops
-    distillation = _distillation_seconds(recipe, weights * blocks, head, weights * (config.num_hidden_layers - blocks), flops, bytes_per_second)
+    rest = weights * (config.num_hidden_layers - blocks)
+    distillation = _distillation_seconds(recipe, weights * blocks, head, rest, flops, bytes_per_second)
     place = _place(config, recipe, device, 4 * model_weights / GB)
     evaluation = OVERHEAD * 2 * evaluation_tokens * FORWARD * (weights * config.num_hidden_layers + head) / flops
     return Estimate(
@@ -179,12 +180,14 @@ def _refresh_seconds(recipe: Recipe, weights: int, of_model: int, blocks: int, h
 
 
 def _distillation_seconds(recipe: Recipe, learned: int, head: int, rest: int, flops: float, bytes_per_second: float) -> float:
-    """Teacher once per sample, student forward and backward per step, and the head three times: both logits and the gradient through it."""
+    """Teacher once per sample that is new to the blocks, student forward and backward per step; the head three times: both logits, one gradient."""
     config = recipe.distillation
     if config is None:
         return 0.0
     tokens = config.steps * config.batch_size * config.seq_len
-    taught = min(tokens, config.n_samples * config.seq_len)
+    taught = float(min(tokens, config.n_samples * config.seq_len))
+    if recipe.data is not None and recipe.data.seq_len == config.seq_len and rest == 0:
+        taught *= max(0.0, 1 - recipe.data.n_samples / config.n_samples)
     compute = taught * FORWARD * (learned + rest) + tokens * ((FORWARD + BACKWARD) * learned + 2 * FORWARD * rest + 3 * FORWARD * head)
     return OVERHEAD * compute / flops + config.steps * WEIGHT_PASSES * 4 * learned / bytes_per_second
 

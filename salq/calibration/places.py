@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from salq.core import settings
@@ -98,6 +98,14 @@ class Activations:
 
 Samples = Float[Tensor, "n seq width"] | Activations
 """Activations of all samples: a plain tensor on the device that works, or rows that come from elsewhere."""
+
+
+@dataclass(frozen=True)
+class FinalStates:
+    """What the original makes of `tokens`: `hidden` [n, seq, hidden] in float32 after its last block, before the final norm."""
+
+    tokens: Int64[Tensor, "n seq"]
+    hidden: Samples
 
 
 @dataclass(frozen=True)

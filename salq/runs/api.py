@@ -90,12 +90,12 @@ def calibrate(
     total = model.n_blocks if n_blocks is None else min(n_blocks, model.n_blocks)
 
     def work() -> Generator[Event, None, dict[int, Block]]:
-        yield from calibration_events(model, tokens, recipe, store, source, n_blocks=n_blocks, seed=seed)
+        known = yield from calibration_events(model, tokens, recipe, store, source, n_blocks=n_blocks, seed=seed)
         finished = {index: store.load(index) for index in range(total)}
         if recipe.distillation is None or words is None:
             return finished
         samples = sample_windows(words, model.tokenizer, recipe.distillation.n_samples, recipe.distillation.seq_len, seed)
-        return (yield from distill(model, finished, samples, recipe.distillation, seed=seed))
+        return (yield from distill(model, finished, samples, recipe.distillation, known=known, seed=seed))
 
     def watch(event: Event) -> None:
         progress.add(event)

@@ -14,6 +14,7 @@ from torch import Tensor
 from salq.calibration.distillation import PHASE as DISTILLATION
 from salq.calibration.distillation import distill
 from salq.calibration.engine import calibrate
+from salq.calibration.places import FinalStates
 from salq.calibration.salience import SampledSaliency
 from salq.calibration.store import DirectoryBlocks, FileCheckpoint
 from salq.core import events as ev
@@ -70,10 +71,10 @@ def _calibrate(store: RunStore, run_id: str, request: CalibrateRequest) -> Steps
         saliency = yield from _guarded(_saliency(loaded, request), "The saliency map")
     blocks = store.blocks(run_id)
     drop_damaged(blocks)
-    yield from _guarded(
+    known = yield from _guarded(
         calibrate(loaded.model, loaded.tokens, request.recipe, blocks, saliency, n_blocks=request.n_blocks, seed=request.seed), "Calibration"
     )
-    yield from _guarded(_distill(store, run_id, request, loaded), "The end-to-end pass")
+    yield from _guarded(_distill(store, run_id, request, loaded, known), "The end-to-end pass")
     blocks = store.result(run_id)
     quantized = quantized_copy(loaded.model, {index: blocks.load(index) for index in range(planned.n_blocks)})
     scores = yield from _guarded(score(loaded.model, quantized, loaded.windows, text=loaded.inputs.evaluation.name), "Evaluation")
@@ -106,7 +107,7 @@ def _saliency(loaded: _Loaded, request: CalibrateRequest) -> Steps[SampledSalien
     return SampledSaliency(found, sample_windows(text, loaded.model.tokenizer, sampling.n_samples, sampling.seq_len, request.seed))
 
 
-def _distill(store: RunStore, run_id: str, request: CalibrateRequest, loaded: _Loaded) -> Iterator[ev.Event]:
+def _distill(store: RunStore, run_id: str, request: CalibrateRequest, loaded: _Loaded, known: FinalStates | None) -> Iterator[ev.Event]:
     """The end-to-end pass, when the recipe has one and it is not over: its blocks appear all at once, under another name than the finished ones."""
     config, text, blocks = request.recipe.distillation, loaded.inputs.calibration, store.blocks(run_id)
     folder = store.folder(run_id)
@@ -120,7 +121,7 @@ def _distill(store: RunStore, run_id: str, request: CalibrateRequest, loaded: _L
     tokens = sample_windows(text, loaded.model.tokenizer, config.n_samples, config.seq_len, request.seed)
     finished = {index: blocks.load(index) for index in blocks.indices()}
     checkpoint = FileCheckpoint(folder / "distillation.safetensors")
-    result = yield from distill(loaded.model, finished, tokens, config, seed=request.seed, checkpoints=checkpoint)
+    result = yield from distill(loaded.model, finished, tokens, config, known=known, seed=request.seed, checkpoints=checkpoint)
     partial = DirectoryBlocks(folder / f"{DISTILLED}.partial", blocks.origin)
     for index, block in result.items():
         partial.save(index, block)

@@ -3,22 +3,25 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from salq import recipes
 from salq.calibration.distillation import Distillation, distill, rate
+from salq.calibration.engine import calibrate
 from salq.calibration.head import head_kl
 from salq.calibration.learnable import LearnableLinear
-from salq.calibration.store import Block, FileCheckpoint
+from salq.calibration.store import Block, FileCheckpoint, MemoryBlocks
 from salq.core import events as ev
 from salq.core.drain import drain
 from salq.core.errors import Diverged
 from salq.core.progress import fold
 from salq.evaluation.scores import score
 from salq.kernels.assemble import quantized_copy, rtn_blocks
-from salq.models.llama import Llama
+from salq.models.llama import LINEARS, Llama
 from salq.quant.adapter import LoRA
 from salq.quant.frozen import FrozenLinear, rtn
 from salq.quant.spec import QuantSpec
@@ -26,6 +29,9 @@ from tests.helpers import assert_close, random_tokens, random_weight
 
 SPEC = QuantSpec(bits=2, group_size=32)
 SHORT = Distillation(steps=24, batch_size=2, lr_scale=1e-2, lr_adapter=1e-2)
+
+
+SEEN = recipes.get("gptq", bits=2, group_size=32, overrides={"data.n_samples": 4, "data.seq_len": 24})
 
 
 def with_adapters(blocks: Mapping[int, Block], rank: int = 4) -> dict[int, Block]:
@@ -91,6 +97,30 @@ def test_the_pass_brings_the_model_closer_and_keeps_the_codes(tiny: Llama, round
     course = fold(events).distillation
     assert course.steps == list(range(1, SHORT.steps + 1))
     assert course.losses[-1]["kl"] < course.losses[0]["kl"]
+
+
+def test_samples_that_the_blocks_have_seen_are_not_run_through_the_original_again(tiny: Llama, rounded: dict[int, Block], text: Tensor) -> None:
+    known = drain(calibrate(tiny, text[:4], SEEN, MemoryBlocks()))
+    assert known is not None
+    plain = drain(distill(tiny, rounded, text, SHORT))
+    run: list[int] = []
+
+    def count(module: torch.nn.Module, _: Any, kwargs: dict[str, Any]) -> None:
+        if module is tiny.model.model:
+            run.extend(kwargs["input_ids"][:, 0].tolist())
+
+    hook = tiny.model.model.register_forward_pre_hook(count, with_kwargs=True)
+    result = drain(distill(tiny, rounded, text, SHORT, known=known))
+    hook.remove()
+    assert sorted(run) == sorted(text[4:, 0].tolist())
+    assert_close("log of the scale", result[0][LINEARS[0]].scale.log(), plain[0][LINEARS[0]].scale.log(), rtol=0, atol=2e-3)
+
+
+def test_states_of_other_samples_or_of_some_blocks_are_not_used(tiny: Llama, rounded: dict[int, Block], text: Tensor) -> None:
+    assert drain(calibrate(tiny, text[:4], SEEN, MemoryBlocks(), n_blocks=1)) is None
+    others = drain(calibrate(tiny, text[:4].flip(0), SEEN, MemoryBlocks()))
+    plain, got = drain(distill(tiny, rounded, text, SHORT)), drain(distill(tiny, rounded, text, SHORT, known=others))
+    assert torch.equal(plain[0][LINEARS[0]].scale, got[0][LINEARS[0]].scale)
 
 
 def test_trained_weights_get_new_codes_on_the_stored_scale(tiny: Llama, rounded: dict[int, Block], text: Tensor) -> None:

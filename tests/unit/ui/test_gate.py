@@ -1,22 +1,14 @@
 """The outermost layer of the web server, spoken to in plain ASGI."""
 
-import asyncio
 import logging
-from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from salq.ui.gate import MAX_BODY, Gate
+from tests.helpers import in_a_loop_of_its_own
 
 HTTP = {"type": "http", "method": "POST", "path": "/x"}
-
-
-def in_a_loop_of_its_own(work: Coroutine[Any, Any, None]) -> None:
-    """In a thread, because the browser tests of the same process keep a loop running in this one."""
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, work).result()
 
 
 def answer(app: Any, parts: list[bytes]) -> list[dict[str, Any]]:
