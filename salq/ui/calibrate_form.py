@@ -150,7 +150,7 @@ def _wire(ctx: UiContext, form: FormParts) -> None:
         filled = opened.then(fill, None, [form.recipe, form.about, form.fields_of], **QUIET)
         filled.then(refresh, inputs, [form.command, form.estimate], **QUIET)
 
-    ctx.load_hooks.append(on_load)
+    ctx.later_hooks.append(on_load)
 
 
 def _form_updates(ctx: UiContext, values: tuple[Any, ...]) -> Updates:

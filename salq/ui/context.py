@@ -108,6 +108,8 @@ class UiContext:
     """The tabs by id, for `items["runs"].select(...)`."""
     load_hooks: list[Callable[[Any], None]] = field(default_factory=list)
     """Called with the event of the page's opening, after the link was followed: chain a tab's first drawing with `.then`."""
+    later_hooks: list[Callable[[Any], None]] = field(default_factory=list)
+    """The same, once the first chart is drawn: what imports torch, which would hold up everything else for seconds."""
 
 
 @contextmanager

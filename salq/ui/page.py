@@ -3,6 +3,7 @@
 import hmac
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 FIRST_GROUP = {"row": 0, "group": 0}
 ROOMS = {"learn": learn, "explore": explore, "calibrate": calibrate, "compare": compare, "runs": runs_tab}
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
+FIRST_CHART = """() => new Promise((done) => {
+  const until = performance.now() + 5000, shown = () => document.querySelector('#tab-explore-button[aria-selected=true]');
+  const look = () => !shown() || document.querySelector('#explore-grid .main-svg') || performance.now() > until ? done() : setTimeout(look, 50);
+  setTimeout(look, 50);
+})"""
+"""Over when Explore is not what is shown, when its first chart is there, or after 5 seconds."""
 GRADIO_MEMORY = {"GRADIO_ANALYTICS_MAX_EVENTS": "100", "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000"}
 """Gradio remembers 10,000 events and summarises all of them with pandas after each one, for a monitoring page that is off here."""
 
@@ -96,7 +103,10 @@ def _wire(page: gr.Blocks, ctx: UiContext, notice: gr.HTML) -> None:
     for hook in ctx.load_hooks:
         hook(opened)
     described = [side.device, side.device_note, side.text, side.text_note]
-    page.load(place, [side.device, side.text], described, **QUIET)
+    settled = opened.then(None, js=FIRST_CHART)
+    for hook in ctx.later_hooks:
+        hook(settled)
+    settled.then(place, [side.device, side.text], described, **QUIET)
     gr.on([side.device.input, side.text.input], place, [side.device, side.text], described, **QUIET)
     timer = gr.Timer(LIVELY_SECONDS)
 
@@ -123,6 +133,7 @@ def launch(*, default_model: str | None = None, **options: Any) -> Any:
         theme=theme(),
         css_paths=[CSS],
         favicon_path=MARK,
+        head=_early_plotly(),
         run_history=False,
         enable_monitoring=False,
         show_error=False,
@@ -134,6 +145,12 @@ def launch(*, default_model: str | None = None, **options: Any) -> Any:
         **({} if public else {"share": False}),
         **options,
     )
+
+
+def _early_plotly() -> str:
+    """Has the browser fetch plotly (4.6 MB, Gradio's own copy) while it lays out the page, and not once the first chart asks for it."""
+    assets = Path(gr.__file__).parent / "templates" / "frontend" / "assets"
+    return "".join(f'<link rel="modulepreload" fetchpriority="low" href="assets/{path.name}">' for path in assets.glob("PlotlyPlot-*.js"))
 
 
 def _knows(secret: str) -> Callable[[str, str], bool]:
