@@ -108,20 +108,16 @@ def distill(
 
 
 class _Teacher:
-    """Normed final hidden states of the original, computed when a sample is first used and kept for the next time.
-
-    `ends`: the first samples may have been run through the blocks already, when the blocks saw the same ones.
-    """
+    """Final hidden states of the original, after its norm: computed when a sample is first used, and kept for the next time."""
 
     def __init__(self, model: Llama, tokens: Tensor, ends: FinalStates | None) -> None:
+        """ends: of samples that have been run through the original's blocks already; the first of `tokens` may be the same."""
         self._model, self._tokens, self._ends = model, tokens, ends
         self._known: dict[int, Tensor] = {}
 
     @torch.no_grad()
     def hidden(self, rows: Tensor) -> Float[Tensor, "batch seq hidden"]:
-        for row in rows.tolist():
-            if row not in self._known and self._is_walked(row):
-                self._known[row] = self._normed(row)
+        self._known.update((row, self._normed(row)) for row in rows.tolist() if row not in self._known and self._has_ended(row))
         new = [row for row in rows.tolist() if row not in self._known]
         if new:
             batch = self._tokens[new].to(self._model.device)
@@ -129,7 +125,7 @@ class _Teacher:
             self._known.update(zip(new, computed, strict=True))
         return torch.stack([self._known[row] for row in rows.tolist()])
 
-    def _is_walked(self, row: int) -> bool:
+    def _has_ended(self, row: int) -> bool:
         return self._ends is not None and row < len(self._ends.tokens) and torch.equal(self._ends.tokens[row], self._tokens[row])
 
     def _normed(self, row: int) -> Float[Tensor, "seq hidden"]:

@@ -151,18 +151,6 @@ EXPERIMENTS: dict[str, Experiment] = {
                 ),
             ),
         ),
-        Experiment(
-            "rates-of-distillation",
-            "Which learning rates suit the end-to-end pass of salq and salq-full? Measured on held-out calibration text.",
-            (
-                *(
-                    _rates(f"{recipe}-{rate:g}", recipe, lr_scale=rate, distillation__lr_adapter=rate)
-                    for recipe in ("salq", "salq-full")
-                    for rate in (2e-3, 1e-3, 4e-3)
-                ),
-                Contender("salq-few-samples", "salq", {"distillation.n_samples": 24}),
-            ),
-        ),
     )
 }
 
