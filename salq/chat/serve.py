@@ -9,7 +9,6 @@ is not a SalqError ends it with a traceback on stderr; the parent says so and th
 """
 
 import dataclasses
-import io
 import json
 import os
 import queue
@@ -81,10 +80,11 @@ def main() -> None:
 
 def work(load: Callable[[Link], Answer]) -> None:
     """The life of a process: load what the first request names, then answer one request after the other."""
-    # Libraries may print: the protocol keeps the real stdout, everything else goes to stderr.
-    outgoing = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    # Libraries may print: the protocol keeps the real stdout, everything else goes to stderr. And stdin of its own: Python cannot end in order
+    # while a thread waits in sys.stdin.
+    incoming, outgoing = os.fdopen(os.dup(sys.stdin.fileno()), encoding="utf-8"), os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    link = Link(io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8"), outgoing)
+    link = Link(incoming, outgoing)
     try:
         respond = load(link)
     except SalqError as error:

@@ -196,3 +196,16 @@ def test_the_process_dies_with_its_parent(tiny_folder: Path) -> None:
     parent.kill()
     parent.communicate()
     wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, 15)
+
+
+def test_a_process_that_cannot_load_ends_in_order_while_somebody_may_still_write_to_it() -> None:
+    pipe, around = subprocess.PIPE, {**os.environ, "HF_HUB_OFFLINE": "1"}
+    with subprocess.Popen([sys.executable, "-m", "salq.chat.serve"], stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=around) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stdin.write('{"op": "load", "participant": {"kind": "nothing"}}\n')
+        child.stdin.flush()
+        assert "not a participant" in child.stdout.readline()
+        assert child.wait(60) == 0
+        assert child.stderr.read() == ""
