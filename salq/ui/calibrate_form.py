@@ -20,6 +20,12 @@ TITLE_INFO = "How the run is listed; empty: by what it is."
 COMMAND_INFO = "The same run from a terminal."
 ADVANCED = "Every setting of the recipe. Changed ones appear in the command line; bits, group size and symmetric are in the sidebar."
 
+CLOSE_FIELDS = """(...values) => {
+  for (const field of document.querySelectorAll('#calibrate-advanced .salq-fields input')) field.disabled = true;
+  return values;
+}"""
+"""The fields of the choice before take nothing more: what is typed into them while the new ones are on their way would be lost."""
+
 Updates = list[Any]
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
 
@@ -141,7 +147,7 @@ def _wire(ctx: UiContext, form: FormParts) -> None:
         return _form_updates(ctx, values)
 
     gr.on([form.recipe.input, form.preset.input, form.reset.click], redraw, [form.recipe, form.preset, form.fields_of],
-          [form.about, form.overrides, form.fields_of], **QUIET)  # fmt: skip
+          [form.about, form.overrides, form.fields_of], js=CLOSE_FIELDS, **QUIET)  # fmt: skip
     own = [form.recipe, form.preset, form.blocks, form.seed, form.title]
     changed = [one.input for one in [*own, *ctx.sidebar.inputs]] + [form.overrides.change, ctx.items["calibrate"].select]
     gr.on(changed, refresh, inputs, [form.command, form.estimate], trigger_mode="always_last", **QUIET)
