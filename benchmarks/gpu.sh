@@ -7,7 +7,8 @@
 #   benchmarks/gpu.sh --only WORD   only the steps whose name contains WORD
 #
 # PYTHON names the interpreter (default: .venv's, else python3), OUT the folder of the results (default benchmarks/results, where a result counts
-# as there in any case). It needs torch with CUDA, triton, a C compiler, and of the other requirements only numpy, pydantic and jaxtyping.
+# as there in any case). It needs torch with CUDA, triton, a C compiler, and of the other requirements numpy, pydantic, jaxtyping,
+# psutil and transformers.
 # Where those are missing and no package index can be reached, put them beside (for the interpreter of that machine) and name the folder in PYTHONPATH:
 #   pip install --target FOLDER --only-binary=:all: --python-version 3.12 pydantic jaxtyping
 set -u
@@ -15,10 +16,10 @@ cd "$(dirname "$0")/.." || exit 1
 OUT=${OUT:-benchmarks/results}
 BUDGET=${BUDGET:-540}
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
-NEEDED="torch triton numpy pydantic jaxtyping"
+NEEDED="torch triton numpy pydantic jaxtyping transformers psutil"
 mode=run only="" started=$SECONDS failed=0
 
-usage() { sed -n '2,14s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,15s/^# \{0,1\}//p' "$0"; }
 
 while [ $# -gt 0 ]; do
   case $1 in
@@ -43,24 +44,24 @@ print(*[name for name in sys.argv[1:] if importlib.util.find_spec(name) is None]
   "$PYTHON" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' || { echo "gpu.sh: no CUDA GPU answers; --list and --dry need none" >&2; exit 1; }
 }
 
-# step NAME ARGUMENTS...   runs `kernels.py ARGUMENTS --json OUT/NAME.json`. A result appears only when the step has finished.
+# step NAME SCRIPT ARGUMENTS...   runs `SCRIPT ARGUMENTS --json OUT/NAME.json`. A result appears only when the step has finished.
 step() {
-  local name=$1 result=$OUT/$1.json kept=benchmarks/results/$1.json left status
-  shift
+  local name=$1 script=$2 result=$OUT/$1.json kept=benchmarks/results/$1.json left status
+  shift 2
   [[ -n $only && $name != *"$only"* ]] && return
   case $mode in
     list) if [ -e "$result" ] || [ -e "$kept" ]; then echo "done     $name"; else echo "missing  $name"; fi; return ;;
-    dry) case " $* " in
-           *" --check "* | *" --compile "*) echo "$name: kernels.py $*" ;;
-           *) echo "$name:"; "$PYTHON" benchmarks/kernels.py "${@/--sweep/}" --dry || failed=1 ;;
+    dry) case " $script $* " in
+           *" --check "* | " gpu_model.py "*) echo "$name: $script $*" ;;
+           *) echo "$name:"; "$PYTHON" "benchmarks/$script" "${@/--sweep/}" --dry || failed=1 ;;
          esac; return ;;
   esac
   if [ -e "$result" ] || [ -e "$kept" ]; then echo "done     $name"; return; fi
   left=$((BUDGET - (SECONDS - started)))
   if [ $left -lt 60 ]; then echo "later    $name (call gpu.sh again)"; return; fi
-  echo "running  $name: kernels.py $*"
+  echo "running  $name: $script $*"
   mkdir -p "$OUT"
-  timeout "$left" "$PYTHON" benchmarks/kernels.py "$@" --json "$result" >"$OUT/$name.log" 2>&1
+  timeout "$left" "$PYTHON" "benchmarks/$script" "$@" --json "$result" >"$OUT/$name.log" 2>&1
   status=$?
   case $status in
     0) echo "done     $name"; rm -f "$OUT/$name.log" ;;
@@ -71,15 +72,21 @@ step() {
 
 [ $mode = run ] && check_machine
 
-step kernels-check --check
-for shape in 4096x4096 12288x4096 22016x4096 4096x11008; do
-  step "kernels-$shape" --shape $shape --m 1
+# In the order of what is promised (docs/promises.md): whatever a lease has no time for comes last.
+step kernels-check kernels.py --check
+step model-checks gpu_model.py checks
+step kernels-4096x4096 kernels.py --shape 4096x4096 --m 1
+step decode-llama-2-7b gpu_model.py decode
+step calibrate-llama-2-7b gpu_model.py calibrate --bits 2
+step prefill-llama-2-7b gpu_model.py prefill
+for shape in 22016x4096 12288x4096 4096x11008; do
+  step "kernels-$shape" kernels.py --shape $shape --m 1
 done
-step kernels-few-rows --shape 4096x4096 22016x4096 --m 1 2 4 8 --only salq cuBLAS
-step kernels-prompt --shape 4096x4096 22016x4096 --m 16 64 512 2048 --only salq cuBLAS
-step kernels-sweep-4096x4096 --sweep --shape 4096x4096
-step kernels-sweep-22016x4096 --sweep --shape 22016x4096
+step kernels-few-rows kernels.py --shape 4096x4096 22016x4096 --m 1 2 4 8 --only salq cuBLAS
+step kernels-prompt kernels.py --shape 4096x4096 22016x4096 --m 16 64 512 2048 --only salq cuBLAS
+step kernels-sweep-4096x4096 kernels.py --sweep --shape 4096x4096
+step kernels-sweep-22016x4096 kernels.py --sweep --shape 22016x4096
 for shape in 6144x4096 28672x4096 4096x14336; do
-  step "kernels-$shape" --shape $shape --m 1
+  step "kernels-$shape" kernels.py --shape $shape --m 1
 done
 exit $failed

@@ -22,6 +22,7 @@ from salq.calibration.head import head_kl
 from salq.calibration.learnable import LearnableLinear, student_of
 from salq.calibration.places import FinalStates
 from salq.calibration.store import Block
+from salq.core.device import step_precision
 from salq.core.errors import Diverged
 from salq.core.events import Event, MetricReported, PhaseDone, PhaseStarted, PhaseStep
 from salq.core.progress import DISTILLATION
@@ -87,17 +88,12 @@ def distill(
     order = _order(len(tokens), config, seed)
     for step in range(first, config.steps):
         rows = order[step]
-        for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * rate(step, config.steps)
-        hidden = student.model.model(input_ids=tokens[rows].to(student.device), use_cache=False).last_hidden_state
-        loss = head_kl(hidden, teacher.hidden(rows), cast(Tensor, model.model.lm_head.weight))
-        value = float(loss.detach())
+        with step_precision(student.device):
+            loss = _step(student, tokens[rows], teacher.hidden(rows), optimizer, rate(step, config.steps))
+        value = float(loss)
         if not math.isfinite(value):
             raise Diverged(max(blocks), PHASE, step + 1, last_finite)
         last_finite = value
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
         if checkpoints is not None and time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS:
             checkpoints.save(step + 1, _state(student, optimizer))
             saved_at = time.monotonic()
@@ -105,6 +101,18 @@ def distill(
         yield PhaseStep(PHASE, step + 1)
     yield PhaseDone(PHASE, time.monotonic() - started)
     return {index: {name: linear.freeze() for name, linear in _learners(student, index, block).items()} for index, block in blocks.items()}
+
+
+def _step(student: Llama, tokens: Tensor, target: Tensor, optimizer: torch.optim.AdamW, factor: float) -> Float[Tensor, ""]:
+    """One optimizer step at `factor` of the learning rates; returns the loss before it."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+    hidden = student.model.model(input_ids=tokens.to(student.device), use_cache=False).last_hidden_state
+    loss = head_kl(hidden, target, cast(Tensor, student.model.lm_head.weight))
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
 
 
 class _Teacher:
@@ -123,7 +131,7 @@ class _Teacher:
             batch = self._tokens[new].to(self._model.device)
             computed = self._model.model.model(input_ids=batch, use_cache=False).last_hidden_state
             self._known.update(zip(new, computed, strict=True))
-        return torch.stack([self._known[row] for row in rows.tolist()])
+        return torch.stack([self._known[row] for row in rows.tolist()]).float()
 
     def _has_ended(self, row: int) -> bool:
         return self._ends is not None and row < len(self._ends.tokens) and torch.equal(self._ends.tokens[row], self._tokens[row])

@@ -12,6 +12,7 @@ from salq.calibration.objectives import AllTargets
 from salq.calibration.places import Samples
 from salq.calibration.recipe import Fit
 from salq.calibration.student import Student
+from salq.core.device import step_precision
 from salq.core.errors import Diverged
 from salq.core.events import StepDone
 from salq.models.capture import run_block
@@ -81,7 +82,8 @@ def run_stage(
     step = 0
     for _ in range(stage.epochs):
         for rows in torch.randperm(n_samples, generator=generator).split(stage.batch_size):
-            terms = _step(stage, student, data, rows, factors, optimizer, _rate(stage, step, of), generator)
+            with step_precision(data.inputs.device):
+                terms = _step(stage, student, data, rows, factors, optimizer, _rate(stage, step, of), generator)
             step += 1
             if step % stride == 0 or step == of:
                 losses = {name: float(term) for name, term in terms.items()}

@@ -32,7 +32,7 @@ class LearnableLinear(nn.Module):
     def __init__(self, frozen: FrozenLinear, original: nn.Linear, *, learn_weight: bool) -> None:
         """`original` gives the bias, and the weight that learning starts from."""
         super().__init__()
-        self.frozen, self.bias = frozen, None if original.bias is None else original.bias.detach()
+        self.frozen, self.bias = frozen, None if original.bias is None else original.bias.detach().float()
         self.register_buffer("start", frozen.scale.float())
         self.register_buffer("zero_point", frozen.zero_point.float())
         levels = None if learn_weight else grouped(frozen.codes.float(), frozen.spec) - self.zero_point.unsqueeze(-1)
@@ -87,12 +87,17 @@ class LearnableLinear(nn.Module):
 
 
 def student_of(model: Llama, blocks: Mapping[int, Block], *, learn_weight: bool = False) -> Llama:
-    """`model` with the matrices of `blocks` as LearnableLinear; everything else is shared with the original and takes no gradient."""
-    memo: dict[int, object] = {id(tensor): tensor for tensor in [*model.model.parameters(), *model.model.buffers()]}
-    network = copy.deepcopy(model.model, memo)
+    """`model` in float32, with the matrices of `blocks` as LearnableLinear.
+
+    Everything else takes no gradient, and is shared with the original where that is in float32 (on a GPU it is in bfloat16).
+    """
+    replaced = {id(linear.weight) for index in blocks for name, linear in model.linears(index).items() if name in blocks[index]}
+    tensors = [*model.model.parameters(), *model.model.buffers()]
+    shared = [tensor for tensor in tensors if id(tensor) in replaced or tensor.dtype in {torch.float32, torch.int64}]
+    network = copy.deepcopy(model.model, {id(tensor): tensor for tensor in shared})
     for index, block in blocks.items():
         for name, frozen in block.items():
             original = model.blocks[index].get_submodule(name)
             assert isinstance(original, nn.Linear)
             network.model.layers[index].set_submodule(name, LearnableLinear(frozen.to(model.device), original, learn_weight=learn_weight))
-    return dataclasses.replace(model, model=network)
+    return dataclasses.replace(model, model=network.float())

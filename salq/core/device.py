@@ -132,6 +132,22 @@ def out_of_memory_as_error(what: str) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def step_precision(device: torch.device) -> Iterator[None]:
+    """For an optimizer's step: on CUDA, float32 products round their factors to TF32, 10 bits of mantissa, and add in float32.
+
+    As many bits as the float16 in which ApiQ's and SAPR's released code trains, without its small range, and several times the speed of full
+    float32 products. On a CPU nothing changes. Never wrap a `yield` of a generator in it.
+    """
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def release_memory() -> None:
     """Drop garbage, and hand back what the allocators of the GPU and of the C library keep for later."""
     gc.collect()

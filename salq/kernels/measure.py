@@ -27,7 +27,7 @@ COLD_BYTES = 64_000_000
 MOST_COPIES = 12
 WARM_UP = 3
 EXACT, ROUNDED = 1e-3, 3e-2
-"""Largest relative error of a contender that keeps activations, and of one that rounds them to 8 bits or bfloat16."""
+"""Largest relative error of a contender that keeps activations, and of one that rounds them to 8 bits or bfloat16 (as a model on a GPU does)."""
 
 Call = Callable[[], Any]
 
@@ -149,7 +149,7 @@ def _models(model: Llama, specs: list[QuantSpec], rank: int, ids: list[int]) -> 
                     found[name] = decodable_copy(model, frozen)
                     errors[name] = _block_error(model, frozen[0])
     for name, error in errors.items():
-        _check(name, error, EXACT if name == "engine, original" else ROUNDED)
+        _check(name, error, EXACT if name == "engine, original" and model.dtype == torch.float32 else ROUNDED)
     return found, errors
 
 

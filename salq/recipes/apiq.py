@@ -41,7 +41,8 @@ BASE = {
 DEVIATIONS = (
     "The range of a group is widened to hold 0, so the zero point always lies in the code range; the released code clamps it to +-1e4 only.",
     "Scales and adapters are rounded to float16, as stored, before the next block is calibrated.",
-    "Everything is computed in float32; the released code trains under float16 autocast with a gradient scaler.",
+    "Everything is computed in float32, on a GPU with TF32 products in the optimizer's steps; the released code trains under float16 autocast with a "
+    "gradient scaler.",
     "The presets quick and base divide each token's error by that token's energy and use larger learning rates; published does not.",
 )
 

@@ -1,11 +1,13 @@
 """The benchmark's command line: what it plans, refuses and lists where there is no GPU; it measures nothing here and invents nothing."""
 
+import json
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import kernels
+from benchmarks import gpu_model, kernels
 from benchmarks.kernel_contenders import GROUP_SIZE, RANK, Matrix, makers
 from tests.house.files import ROOT
 
@@ -50,3 +52,35 @@ def test_the_gpu_script_lists_its_steps_and_refuses_the_unknown() -> None:
     assert "kernels-check" in listed.stdout
     assert gpu_script("--nope").returncode == 2
     assert "PYTHON names the interpreter" in gpu_script("--help").stdout
+
+
+@pytest.mark.parametrize("part", ["decode", "prefill", "calibrate"])
+def test_a_model_is_measured_as_on_a_gpu(part: str, tmp_path: Path) -> None:
+    short = "--device cpu --shape tiny --bits 2 3 --rank 4 --tokens 4 --rounds 1 --json"
+    assert gpu_model.main([part, *short.split(), str(tmp_path / "found.json")]) == 0
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["weights"] == "random"
+    if part == "calibrate":
+        assert (len(found["block_seconds"]), found["extrapolated_minutes"]["blocks"]) == (2, 2)
+        return
+    names = ["transformers, original", "engine, original", *(f"engine, w{bits}g64{more}" for bits in (2, 3) for more in ("", " adapters r4"))]
+    assert [row["name"] for row in found["rows"]] == names
+    assert found["rows"][1]["times_original"] == 1
+
+
+def test_a_tiny_model_is_checked_as_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SALQ_HOME", str(tmp_path))
+    assert gpu_model.main(["checks", "--device", "cpu", "--json", str(tmp_path / "found.json")]) == 0
+    assert len(json.loads((tmp_path / "found.json").read_text())["checks"]) == 11
+
+
+def test_a_check_that_fails_is_said_and_the_others_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("nothing there")
+
+    monkeypatch.setenv("SALQ_HOME", str(tmp_path))
+    monkeypatch.setattr(gpu_model, "decoder_for", broken)
+    assert gpu_model.main(["checks", "--device", "cpu", "--json", str(tmp_path / "found.json")]) == 1
+    rows = json.loads((tmp_path / "found.json").read_text())["checks"]
+    assert [row["failed"] for row in rows if row["wrong"]] == ["ValueError: nothing there"]
+    assert len(rows) == 11
