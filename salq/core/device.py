@@ -136,8 +136,8 @@ def out_of_memory_as_error(what: str) -> Iterator[None]:
 def step_precision(device: torch.device) -> Iterator[None]:
     """For an optimizer's step: on CUDA, float32 products round their factors to TF32, 10 bits of mantissa, and add in float32.
 
-    As many bits as the float16 in which ApiQ's and SAPR's released code trains, without its small range, and several times the speed of full
-    float32 products. On a CPU nothing changes. Never wrap a `yield` of a generator in it.
+    As many bits as the float16 in which ApiQ's and SAPR's released code trains, without its small range. On a CPU nothing changes.
+    Never wrap a `yield` of a generator in it.
     """
     before = torch.get_float32_matmul_precision()
     if device.type == "cuda":

@@ -21,7 +21,8 @@ LLM_QAT = Paper("2305.17888", "LLM-QAT: Data-Free Quantization Aware Training fo
 BLOCKS = {**QUICK, "data.n_samples": 64, "stages.*.epochs": 1, "stages.*.lr_clipping": 2e-2, "stages.*.lr_adapter": 4e-3}
 """A third of the steps of ApiQ's quick stage, over twice its text: clipping and adapters have a short way to go.
 
-From the sweep `salq experiment blocks-of-salq` at 2 bits on the first four blocks, on held-out calibration text."""
+Chosen by hand, and the best of the sweep `salq experiment blocks-of-salq` (2 bits, first four blocks, held-out calibration text, one seed), which
+moves both rates together."""
 
 PASS = {
     "distillation.steps": 64,
@@ -34,8 +35,9 @@ PASS = {
 """With the blocks a little longer than ApiQ's quick preset. The samples are those of the blocks, whose predictions are known, each seen once more;
 steps of one sample each, because twice the sample takes nearly twice the time.
 
-From the sweep `benchmarks/rates_of_distillation.py` at 2 bits, on held-out calibration text: twice the rates, twice the batch at as many tokens and
-fewer samples are worse, half the rates and four times the samples the same; half again the steps are better, and outside the time."""
+Chosen by hand; `benchmarks/rates_of_distillation.py` (2 bits, held-out calibration text, one seed) agrees: twice the rates,
+twice the batch at as many tokens and fewer samples are worse, half the rates and four times the samples the same;
+half again the steps are better, and outside the time."""
 
 LONGER = {"adapter.rank": 16, "data.n_samples": 192, "distillation.steps": 960, "distillation.n_samples": 960}
 """What `base` changes in `quick`: the same rates, three times the text for the blocks, and an end-to-end pass of about 40 minutes on two cores

@@ -196,7 +196,7 @@ def test_a_torn_checkpoint_counts_as_none(tmp_path: Path) -> None:
 
 def test_a_rate_that_is_too_large_is_caught(tiny: Llama, rounded: dict[int, Block], text: Tensor) -> None:
     with pytest.raises(Diverged, match="distillation"):
-        drain(distill(tiny, rounded, text, Distillation(steps=300, batch_size=2, lr_scale=10.0, lr_adapter=10.0)))
+        drain(distill(tiny, rounded, text, Distillation(steps=300, batch_size=2, lr_scale=10.0, lr_adapter=10.0, lr_weight=10.0)))
 
 
 def test_the_rate_rises_and_falls() -> None:
