@@ -122,8 +122,8 @@ def _build(ctx: UiContext) -> _Parts:
             with gr.Column(min_width=300, visible=value != NOBODY) as column:
                 shown = kept if kept is not None and index < len(kept.titles) else None
                 chat = gr.HTML(
-                    talk_html(bubbles([shown.turn], index) if shown else []), elem_id=f"compare-chat-{index}", elem_classes="salq-talk",
-                    min_height=220, max_height=460, autoscroll=True,
+                    talk_html(bubbles([shown.turn], index), f"Kept answer of {shown.titles[index]}") if shown else talk_html([]),
+                    elem_id=f"compare-chat-{index}", elem_classes="salq-talk", min_height=220, max_height=460, autoscroll=True,
                 )  # fmt: skip
                 words = f"{shown.titles[index]}: {shown.facts[index]}. {KEPT}" if shown else (FIRST_WAIT if index == 1 else "")
                 made = how_made(shown.command) if shown and index == 0 else ""

@@ -4,16 +4,19 @@ from html import escape
 
 from salq.chat.lockstep import Side
 from salq.ui.compare_actions import side_remarks, side_words
-from salq.ui.html import reading
+from salq.ui.html import note, reading
 
 
-def talk_html(said: list[dict[str, str]]) -> str:
-    """A conversation as text: everything is escaped, so nothing that a model or a visitor writes is ever markup."""
+def talk_html(said: list[dict[str, str]], heading: str = "") -> str:
+    """A conversation as text: everything is escaped, so nothing that a model or a visitor writes is ever markup.
+
+    heading: who speaks here, where the picker above may say somebody else.
+    """
     names = {"user": "You", "assistant": "Answer"}
     rows = "".join(
         f'<div class="{one["role"]}"><span class="salq-hidden">{names[one["role"]]}: </span>{escape(one["content"])}</div>' for one in said
     )
-    return f'<div class="salq-log-talk" role="log" tabindex="0" aria-label="Conversation">{rows}</div>'
+    return f'<div class="salq-log-talk" role="log" tabindex="0" aria-label="Conversation">{note(heading)}{rows}</div>'
 
 
 def facts_html(side: Side, remark: str) -> str:
