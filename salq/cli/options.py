@@ -82,7 +82,9 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
 
 def add_text(parser: argparse.ArgumentParser) -> None:
     """`--text` for calibration, and `--seed`."""
-    parser.add_argument("--text", default="auto", metavar="SOURCE", help="auto, bundled, wikitext2, c4, self:N or a UTF-8 file (default auto)")
+    parser.add_argument(
+        "--text", default="auto", metavar="SOURCE", help="auto, bundled, wikitext2, c4, self:N, chats:N or a UTF-8 file (default auto)"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of everything random (default 0)")
 
 

@@ -1,17 +1,21 @@
-"""Calibration text that a model writes itself: no data needed beyond the model (LLM-QAT, arXiv 2305.17888, sec. 3.1).
+"""Calibration text that a model writes itself: no data needed beyond the model.
 
-Each document starts with a random word of the vocabulary, continues greedily for a few tokens, and is then sampled from the
-model's own distribution. LLM-QAT's hybrid of greedy and sampled tokens keeps the start sensible and the rest diverse. Two things
-are added here: the tail of the distribution is cut (`top_p`), and documents that are loops or not English are dropped.
+A document (LLM-QAT, arXiv 2305.17888, sec. 3.1) starts with a random word of the vocabulary, continues greedily for a few tokens,
+and is then sampled from the model's own distribution. LLM-QAT's hybrid of greedy and sampled tokens keeps the start sensible and the
+rest diverse. Two things are added here: the tail of the distribution is cut (`top_p`), and documents that are loops or not English are
+dropped.
+
+A chat (Magpie, arXiv 2406.08464, sec. 2) starts with all that a chat template puts before the user's first word; the model, going on,
+writes the question of a user, ends that turn, and answers.
 """
 
 import re
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 
 from salq.core.errors import TextError
@@ -55,6 +59,10 @@ class Writing:
     top_p: float = 0.95
 
 
+Form = Literal["self", "chats"]
+"""What is written: documents, or chats of a user and the model. Also the name of the text source, as in `chats:20000`."""
+WRITINGS: dict[Form, Writing] = {"self": Writing(), "chats": Writing(seq_len=320, greedy=0, temperature=0.8)}
+"""Chats are shorter, and nearer to what the model says when it is asked: people ask it greedily, or nearly so."""
 MOST_CANDIDATES = 1024
 """Tokens among which `top_p` chooses: sorting a whole vocabulary costs more than the model's own step."""
 DOCUMENT_MARK = "<|endoftext|>"
@@ -66,67 +74,112 @@ LEAST_ENTROPY = 0.25
 UNFIT = re.compile(r"\b(porn|bdsm)", re.IGNORECASE)
 """What has no place in a text that is shown to everybody: such a document is dropped."""
 MOST_EMPTY_BATCHES = 8
+QUESTION = "QUESTION"
+"""Stands for a user's words in a chat template, to see what it puts around them."""
 
 
-def self_written_text(model: Writer, n_tokens: int, seed: int = 0) -> Text:
-    """`n_tokens` of text by `model`, kept in salq's home: the same model, count and seed are written once."""
-    path = texts_dir() / f"self-{model.source.fingerprint[:16]}-{n_tokens}-{seed}.txt"
+def self_written_text(model: Writer, n_tokens: int, form: Form = "self", seed: int = 0) -> Text:
+    """`n_tokens` of text by `model`, kept in salq's home: the same model, form, count and seed are written once."""
+    path = texts_dir() / f"{form}-{model.source.fingerprint[:16]}-{n_tokens}-{seed}.txt"
     if path.is_file():
         content = path.read_text(encoding="utf-8")
     else:
-        content = write_text(model, n_tokens, seed=seed)
+        content = write_text(model, n_tokens, form=form, seed=seed)
         with atomic_path(path) as temporary:
             temporary.write_text(content, encoding="utf-8")
-    title = f"{n_tokens} tokens written by {model.name} itself"
-    return Text.of(f"self:{n_tokens}", title, content, licence="that of the model", origin=f"written by {model.name}, seed {seed}")
+    title = f"{n_tokens} tokens {'of chats ' if form == 'chats' else ''}written by {model.name} itself"
+    return Text.of(f"{form}:{n_tokens}", title, content, licence="that of the model", origin=f"written by {model.name}, seed {seed}")
 
 
-def write_text(model: Writer, n_tokens: int, *, seed: int = 0, writing: Writing | None = None) -> str:
-    """At least `n_tokens` tokens of documents separated by blank lines; valid UTF-8, mostly ASCII, no loops.
+def write_text(model: Writer, n_tokens: int, *, form: Form = "self", seed: int = 0, writing: Writing | None = None) -> str:
+    """At least `n_tokens` tokens of documents or chats separated by blank lines; valid UTF-8, mostly ASCII, no loops.
 
-    The same seed on the same machine gives the same text. Raises TextError when the model writes nothing usable.
+    The same seed on the same machine gives the same text. Raises TextError when the model writes nothing usable, or has no chat template.
     """
-    writing = writing or Writing()
+    writing = writing or WRITINGS[form]
     generator = torch.Generator(device=model.device).manual_seed(seed)
-    starts = _starting_words(model.tokenizer).to(model.device)
-    documents: list[str] = []
+    opening = _chat_opening(model) if form == "chats" else _document_opening(model)
+    written: list[str] = []
     count = empty = 0
     while count < n_tokens:
-        found = [(document, length) for document, length in _documents(model, starts, generator, writing) if _is_clean(document, length)]
+        found = [piece for row in _write_batch(model, opening, generator, writing).tolist() if (piece := _piece(model.tokenizer, opening, row))]
         empty = 0 if found else empty + 1
         if empty == MOST_EMPTY_BATCHES:
-            raise TextError(f"{model.name} writes no usable text by itself (loops, or documents that end at once); use the bundled text.")
-        documents += [document for document, _ in found]
+            raise TextError(f"{model.name} writes no usable text by itself (loops, or an end at once); use the bundled text.")
+        written += [text for text, _ in found]
         count += sum(length for _, length in found)
-    return "\n\n".join(documents) + "\n"
+    return "\n\n".join(written) + "\n"
 
 
-def _documents(model: Writer, starts: Tensor, generator: torch.Generator, writing: Writing) -> Iterator[tuple[str, int]]:
-    """(text, number of tokens) of one batch of documents, each cut before its first special token."""
-    rows = _write_batch(model, starts, generator, writing)
-    special = _special_ids(model.tokenizer)
-    for row in rows.tolist():
-        length = next((index for index, token in enumerate(row) if token in special), len(row))
-        yield model.tokenizer.decode(row[:length]).strip(), length
+@dataclass(frozen=True)
+class Opening:
+    """How every piece begins, and where it ends.
+
+    before: tokens in front of it. starts: int64 `[choices]`, one of them is its first token. between: what a chat must hold between question and
+    answer, "" for a document, which is kept without `before`. It is over after `ends` of the `special` tokens.
+    """
+
+    before: tuple[int, ...]
+    starts: Tensor
+    between: str
+    ends: int
+    special: frozenset[int]
+
+
+def _document_opening(model: Writer) -> Opening:
+    before = _document_start(model.tokenizer)
+    starts = _starting_words(model.tokenizer).to(model.device)
+    return Opening(() if before is None else (before,), starts, between="", ends=1, special=_special_ids(model.tokenizer))
+
+
+def _chat_opening(model: Writer) -> Opening:
+    """All that the chat template puts before a user's first word; the answer's turn is what it puts after the last."""
+    tokenizer = model.tokenizer
+    if tokenizer.chat_template is None:
+        raise TextError(f"{model.name} has no chat template, so it writes no chats; use self:N, its own documents.")
+    try:
+        asked = tokenizer.apply_chat_template([{"role": "user", "content": QUESTION}], tokenize=False, add_generation_prompt=True)
+    except (TemplateError, ValueError) as error:
+        raise TextError(f"The chat template of {model.name} refuses a single question ({error}); use self:N, its own documents.") from error
+    before, _, between = (part.strip(" ") for part in asked.partition(QUESTION))
+    if not before or not between.strip():
+        raise TextError(f"The chat template of {model.name} marks no turns, so nobody could tell question and answer apart; use self:N.")
+    *ids, last = tokenizer(before, add_special_tokens=False).input_ids
+    special = _special_ids(tokenizer)
+    turn = sum(token in special for token in tokenizer(between, add_special_tokens=False).input_ids)
+    return Opening(tuple(ids), torch.tensor([last], device=model.device), between.strip(), turn + 1, special)
+
+
+def _piece(tokenizer: Any, opening: Opening, row: list[int]) -> tuple[str, int] | None:
+    """(text, number of tokens) of one row, up to where it ends; None when it is not worth keeping, or a chat without an answer."""
+    ends = [index for index, token in enumerate(row[1:], start=1) if token in opening.special]
+    length = ends[opening.ends - 1] if len(ends) >= opening.ends else len(row)
+    if not opening.between:
+        text = tokenizer.decode(row[:length]).strip()
+        return (text, length) if _is_clean(text, length) else None
+    question, _, answer = tokenizer.decode(row[1:length]).partition(opening.between)
+    if not question.strip() or not answer.strip() or not _is_clean(question + answer, length):
+        return None
+    chat = [*opening.before, *row[: length + 1]]  # with the end of the answer, which is worth learning too
+    return tokenizer.decode(chat).strip(), len(chat)
 
 
 @torch.no_grad()
-def _write_batch(model: Writer, starts: Tensor, generator: torch.Generator, writing: Writing) -> Tensor:
+def _write_batch(model: Writer, opening: Opening, generator: torch.Generator, writing: Writing) -> Tensor:
     """`[batch_size, up to seq_len]` tokens. Rows that have ended go on and are cut later; the batch ends when all rows have."""
-    chosen = torch.randint(len(starts), (writing.batch_size, 1), generator=generator, device=starts.device)
-    rows = starts[chosen]
-    special = torch.tensor(sorted(_special_ids(model.tokenizer)), device=rows.device)
-    ended = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-    before = _document_start(model.tokenizer)
-    tokens = rows if before is None else torch.cat([torch.full_like(rows, before), rows], dim=1)
+    chosen = torch.randint(len(opening.starts), (writing.batch_size, 1), generator=generator, device=opening.starts.device)
+    rows = opening.starts[chosen]
+    special = torch.tensor(sorted(opening.special), device=rows.device)
+    left = torch.full((len(rows),), opening.ends, device=rows.device)
+    tokens = torch.cat([torch.tensor(opening.before, dtype=torch.int64, device=rows.device).expand(len(rows), -1), rows], dim=1)
     cache = None
-    while rows.shape[1] < writing.seq_len and not bool(ended.all()):
+    while rows.shape[1] < writing.seq_len and bool((left > 0).any()):
         output = model.model(input_ids=tokens, past_key_values=cache, use_cache=True)
         logits, cache = output.logits[:, -1].float(), output.past_key_values
         is_greedy = rows.shape[1] <= writing.greedy
         tokens = logits.argmax(-1, keepdim=True) if is_greedy else _sample(logits, generator, writing)
         rows = torch.cat([rows, tokens], dim=1)
-        ended |= torch.isin(tokens[:, 0], special)
+        left -= torch.isin(tokens[:, 0], special).long()
     return rows
 
 
@@ -152,9 +205,9 @@ def _starting_words(tokenizer: Any) -> Tensor:
     return torch.tensor(words or list(texts))
 
 
-def _special_ids(tokenizer: Any) -> set[int]:
+def _special_ids(tokenizer: Any) -> frozenset[int]:
     """Ids that are not text: begin, end, padding, turns of a chat."""
-    return {*tokenizer.all_special_ids, *(index for index, token in tokenizer.added_tokens_decoder.items() if token.special)}
+    return frozenset({*tokenizer.all_special_ids, *(index for index, token in tokenizer.added_tokens_decoder.items() if token.special)})
 
 
 def _is_clean(document: str, length: int) -> bool:

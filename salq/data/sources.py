@@ -1,4 +1,5 @@
-"""Which text is used: `auto`, `bundled`, `wikitext2`, `c4`, `self:N` (the model's own words) or the path of a UTF-8 file.
+"""Which text is used: `auto`, `bundled`, `wikitext2`, `c4`, `self:N` (the model's own words), `chats:N` (its own chats)
+or the path of a UTF-8 file.
 
 Calibration and evaluation never share text: they get different splits, different bundled files, different parts of a file, or different files.
 """
@@ -12,10 +13,10 @@ from salq.core.network import hub_answers
 from salq.core.settings import is_public_host
 from salq.data.bundled import bundled_text
 from salq.data.corpora import C4, CORPORA, WIKITEXT2
-from salq.data.self_written import Writer, self_written_text
+from salq.data.self_written import WRITINGS, Form, Writer, self_written_text
 from salq.data.text import ROLES, Role, Text
 
-SELF = re.compile(r"self:(\d+)")
+SELF = re.compile(r"(self|chats):(\d+)")
 SELF_TOKENS = 20_000
 MOST_SELF_TOKENS = 1_000_000
 MOST_FILE_BYTES = 200_000_000
@@ -24,7 +25,7 @@ CALIBRATION_SHARE = 0.8
 
 
 def load_text(source: str = "auto", role: Role = "calibration", model: Writer | None = None, *, calibrated_on: Collection[str] | None = None) -> Text:
-    """The text that `source` names, for that role. `self:N` needs the model that writes it.
+    """The text that `source` names, for that role. `self:N` and `chats:N` need the model that writes them.
 
     A person's own file gives its first 80 % to calibration and its last 20 % to evaluation. calibrated_on: the sources that whatever is evaluated was
     calibrated on; a file that is none of them is evaluated whole. None: not known, so the last 20 %.
@@ -38,8 +39,9 @@ def load_text(source: str = "auto", role: Role = "calibration", model: Writer | 
         return bundled_text(role)
     if source in CORPORA:
         return CORPORA[source].text(role)
-    if source == "self" or source.startswith("self:"):
-        return _self_written(source, role, model)
+    for form in WRITINGS:
+        if source.partition(":")[0] == form:
+            return _self_written(source, form, role, model)
     return _file(source, role, calibrated_on)
 
 
@@ -51,6 +53,7 @@ def text_sources() -> list[tuple[str, str]]:
         ("wikitext2", WIKITEXT2.title),
         ("c4", C4.title),
         (f"self:{SELF_TOKENS}", f"the model's own words ({SELF_TOKENS} tokens, data-free)"),
+        (f"chats:{SELF_TOKENS}", f"the model's own chats ({SELF_TOKENS} tokens, data-free)"),
     ]
 
 
@@ -68,16 +71,16 @@ def _auto(role: Role) -> Text:
     return bundled_text(role)
 
 
-def _self_written(source: str, role: Role, model: Writer | None) -> Text:
+def _self_written(source: str, form: Form, role: Role, model: Writer | None) -> Text:
     if role == "evaluation":
         raise TextError("Text that the model writes itself is for calibration only; evaluate on auto, bundled, wikitext2, c4 or a file.")
     if model is None:
         raise TextError("Text that the model writes itself cannot be had here, without a model; use auto, bundled, wikitext2, c4 or a file.")
     match = SELF.fullmatch(source)
-    count = int(match.group(1)) if match else SELF_TOKENS if source == "self" else 0
+    count = int(match.group(2)) if match else SELF_TOKENS if source == form else 0
     if not 0 < count <= MOST_SELF_TOKENS:
-        raise TextError(f"Text source {source!r} is not understood; write self:N with N from 1 to {MOST_SELF_TOKENS} tokens.")
-    return self_written_text(model, count)
+        raise TextError(f"Text source {source!r} is not understood; write {form}:N with N from 1 to {MOST_SELF_TOKENS} tokens.")
+    return self_written_text(model, count, form)
 
 
 def _file(source: str, role: Role, calibrated_on: Collection[str] | None) -> Text:
@@ -100,7 +103,7 @@ def _path(source: str) -> Path:
 
 def _may_be_seen(content: str, source: str) -> bool:
     """Whether calibration on `source` may have read this content: the same file, a copy of it, or a file that is gone, which nobody can tell."""
-    if source in {"auto", "bundled", "self", *CORPORA} or SELF.fullmatch(source):
+    if source in {"auto", "bundled", *WRITINGS, *CORPORA} or SELF.fullmatch(source):
         return False
     try:
         return _path(source).read_text(encoding="utf-8-sig") == content

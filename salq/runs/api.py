@@ -70,7 +70,7 @@ def calibrate(
         min over theta of  C(F(W; x_fp), F(Q(W; theta), A, B; x_q)) + strength * R(Q(W; theta))     ApiQ (arXiv 2402.05147) eq. 3,
         R = sum of G (Q(W; theta) - W)^2, G the saliency in nats^2 / weight^2                       SAPR (arXiv 2504.13932) section 3
 
-    text: calibration text (auto, bundled, wikitext2, c4, self:N or a UTF-8 file), cut into recipe.data.n_samples windows.
+    text: calibration text (auto, bundled, wikitext2, c4, self:N, chats:N or a UTF-8 file), cut into recipe.data.n_samples windows.
     saliency: computed, or found in the cache, when the recipe needs it and none is given.
     blocks: where finished blocks go and are found again (in memory by default); n_blocks: calibrate only the first ones.
     on_event: called with every event. Same model, text, recipe, seed and device: same codes.

@@ -17,7 +17,7 @@ from salq.runs.requests import CalibrateRequest, ExploreRequest
 LARGEST = 10**15
 """No setting is that large; the comparison also refuses NaN and infinity."""
 _DEVICE = re.compile(r"^(auto|cpu|cuda(:\d{1,3})?)$")
-_PUBLIC_TEXT = re.compile(r"^(auto|bundled|wikitext2|c4|self:\d{1,6})$")
+_PUBLIC_TEXT = re.compile(r"^(auto|bundled|wikitext2|c4|(self|chats):\d{1,6})$")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Limits:
     def check_text(self, source: str) -> None:
         """Raise TextError for a text that a visitor of this host may not open."""
         if not self.own_text and not _PUBLIC_TEXT.match(source):
-            raise TextError(f"Text {source!r} is not offered {self.where}; use auto, bundled, wikitext2, c4 or self:N.")
+            raise TextError(f"Text {source!r} is not offered {self.where}; use auto, bundled, wikitext2, c4, self:N or chats:N.")
 
     def check_evaluation(self, windows: int, window: int) -> None:
         """Raise ConfigError for more evaluation text than this host scores."""

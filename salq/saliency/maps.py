@@ -163,7 +163,8 @@ def saliency_map(
 
     F = mean over samples of (d nll / d W)^2, nats^2 per weight^2     SAPR (arXiv 2504.13932); SqueezeLLM (arXiv 2306.07629) sec. 4.1
 
-    text: auto, bundled, wikitext2, c4, self:N (written by the model) or the path of a UTF-8 file. Raises TextError, ConfigError, ResourceError.
+    text: auto, bundled, wikitext2, c4, self:N or chats:N (written by the model) or the path of a UTF-8 file.
+    Raises TextError, ConfigError, ResourceError.
     """
     return drain(compute_saliency(model, load_text(text, "calibration", model), n_samples, seq_len, seed, batch_size))
 

@@ -1,6 +1,7 @@
 """Text that a model writes itself: seeded, cached, cut at special tokens, cleaned; sampled as the equations say."""
 
 import dataclasses
+import re
 from functools import partial
 from typing import Any
 
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 from salq.core.errors import TextError
 from salq.core.settings import texts_dir
 from salq.data import self_written
-from salq.data.self_written import Writing, _is_clean, _sample, _starting_words, _write_batch, self_written_text, write_text
+from salq.data.self_written import Opening, Writing, _is_clean, _sample, _starting_words, _write_batch, self_written_text, write_text
 from salq.models.llama import Llama
+from salq.models.tiny import byte_tokenizer
 
 SHORT = Writing(seq_len=96, batch_size=4)
 
@@ -65,11 +67,57 @@ def test_a_model_that_writes_nonsense_is_refused(tiny: Llama) -> None:
 
 def test_the_cache_changes_nothing(tiny: Llama) -> None:
     """Greedy tokens of the batched, cached loop are the most likely ones of a full forward pass."""
-    starts = torch.tensor([5, 6, 7])
-    rows = _write_batch(tiny, starts, torch.Generator().manual_seed(0), Writing(seq_len=12, batch_size=3, greedy=12))
-    with_mark = torch.cat([torch.full((3, 1), tiny.tokenizer.convert_tokens_to_ids("<|endoftext|>")), rows], dim=1)
+    mark = tiny.tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    opening = Opening((mark,), torch.tensor([5, 6, 7]), "", 1, frozenset({mark}))
+    rows = _write_batch(tiny, opening, torch.Generator().manual_seed(0), Writing(seq_len=12, batch_size=3, greedy=12))
+    with_mark = torch.cat([torch.full((3, 1), mark), rows], dim=1)
     most_likely = tiny.model(with_mark).logits.argmax(-1)
     assert torch.equal(most_likely[:, 1:-1], rows[:, 1:])
+
+
+class Interviewer(LettersOnly):
+    """As LettersOnly, but after 40 letters the user's turn ends and the answer's begins, which ends after 60 more."""
+
+    def __init__(self, inner: Any, tokenizer: Any) -> None:
+        super().__init__(inner)
+        turn, end = ("<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>")
+        said = [None] * 40 + tokenizer(turn).input_ids + [None] * 60 + tokenizer(end).input_ids
+        self.said = said + [None] * 200
+        self.at = 0
+
+    def forward(self, **keywords: Any) -> Any:
+        output = super().forward(**keywords)
+        self.at = 0 if keywords["past_key_values"] is None else self.at + 1
+        if (forced := self.said[self.at]) is not None:
+            output.logits = torch.full_like(output.logits, -torch.inf)
+            output.logits[..., forced] = 0.0
+        return output
+
+
+def test_a_chat_is_a_question_and_its_whole_answer(tiny: Llama) -> None:
+    interviewer = dataclasses.replace(tiny, model=Interviewer(tiny.model, tiny.tokenizer))  # type: ignore[arg-type]
+    text = write_text(interviewer, 500, form="chats", seed=3, writing=Writing(seq_len=200, batch_size=2, greedy=0))
+    chats = text.strip().split("\n\n")
+    assert len(chats) >= 2
+    for chat in chats:
+        assert re.fullmatch(r"<\|im_start\|>user\n[a-z ]{40}<\|im_end\|>\n<\|im_start\|>assistant\n[a-z ]{60}<\|im_end\|>", chat)
+    ids = tiny.tokenizer(text, add_special_tokens=False).input_ids
+    assert ids.count(tiny.tokenizer.convert_tokens_to_ids("<|im_end|>")) == 2 * len(chats), "turns are special tokens again when it is read"
+
+
+def test_chats_need_a_chat_template(tiny: Llama, writer: Llama) -> None:
+    plain = dataclasses.replace(tiny, tokenizer=byte_tokenizer(chat=False))
+    with pytest.raises(TextError, match="has no chat template, so it writes no chats; use self:N"):
+        write_text(plain, 100, form="chats")
+    unmarked = dataclasses.replace(tiny, tokenizer=byte_tokenizer())
+    unmarked.tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    with pytest.raises(TextError, match="marks no turns"):
+        write_text(unmarked, 100, form="chats")
+    unmarked.tokenizer.chat_template = "{{ raise_exception('a system turn first') }}"
+    with pytest.raises(TextError, match="refuses a single question"):
+        write_text(unmarked, 100, form="chats")
+    with pytest.raises(TextError, match="writes no usable text by itself"):  # letters for ever: no question ends
+        write_text(writer, 100, form="chats", writing=Writing(seq_len=70, batch_size=2))
 
 
 def drawn(logits: Tensor, writing: Writing, count: int = 4000) -> Tensor:

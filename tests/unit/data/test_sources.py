@@ -52,7 +52,7 @@ def test_corpora_without_a_hub_say_so(source: str, title: str) -> None:
 
 def test_listed_sources_start_with_auto_and_are_all_understood() -> None:
     sources = dict(text_sources())
-    assert list(sources) == ["auto", "bundled", "wikitext2", "c4", "self:20000"]
+    assert list(sources) == ["auto", "bundled", "wikitext2", "c4", "self:20000", "chats:20000"]
     with pytest.raises(TextError, match="without a model"):
         load_text("self:20000")
 
@@ -71,7 +71,7 @@ def test_a_file_that_nothing_was_calibrated_on_is_evaluated_whole(tmp_path: Path
     mine, copied, other = tmp_path / "mine.txt", tmp_path / "copy.txt", tmp_path / "other.txt"
     for path, content in ((mine, WORDS), (copied, WORDS), (other, "Something else. " + WORDS)):
         path.write_text(content)
-    for seen in ([], ["bundled"], ["self:100", "wikitext2"], [str(other)]):
+    for seen in ([], ["bundled"], ["self:100", "chats:100", "wikitext2"], [str(other)]):
         text = load_text(str(mine), "evaluation", calibrated_on=seen)
         assert (text.name, text.content) == ("mine.txt", WORDS)
     for seen in ([str(mine)], ["bundled", str(copied)], [str(tmp_path / "gone.txt")]):
@@ -102,9 +102,9 @@ def test_what_is_no_source_lists_the_sources(source: str) -> None:
         load_text(source, "calibration")
 
 
-@pytest.mark.parametrize("source", ["self:0", "self:-3", "self:many", "self:1e3", "self:99999999999"])
+@pytest.mark.parametrize("source", ["self:0", "self:-3", "self:many", "self:1e3", "self:99999999999", "chats:0", "chats:many"])
 def test_absurd_counts_of_own_words(source: str, tiny: object) -> None:
-    with pytest.raises(TextError, match="write self:N with N from 1 to 1000000"):
+    with pytest.raises(TextError, match="write (self|chats):N with N from 1 to 1000000"):
         load_text(source, "calibration", tiny)  # type: ignore[arg-type]
 
 
