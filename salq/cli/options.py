@@ -91,8 +91,8 @@ def add_text(parser: argparse.ArgumentParser) -> None:
 def add_evaluation(parser: argparse.ArgumentParser, *, text: str = "--eval-text") -> None:
     """`--windows`, `--window` and the evaluation text."""
     parser.add_argument(text, dest="eval_text", default="auto", metavar="SOURCE", help="evaluation text: auto, bundled, wikitext2, c4 or a file")
-    parser.add_argument("--windows", type=int, default=8, metavar="N", help="evaluation windows (default 8)")
-    parser.add_argument("--window", type=int, default=512, metavar="L", help="tokens per evaluation window (default 512)")
+    parser.add_argument("--windows", type=int, default=8, metavar="N", help="evaluation windows (default %(default)s)")
+    parser.add_argument("--window", type=int, default=512, metavar="L", help="tokens per evaluation window (default %(default)s)")
 
 
 def add_recipe_settings(parser: argparse.ArgumentParser) -> None:
