@@ -67,7 +67,7 @@ def make_room(store: RunStore, keep: str = "", quota_gb: float | None = None) ->
         removed.append(info)
     if total > quota * GB:
         raise ResourceError(
-            f"The runs take {total / GB:.2f} GB, above the quota of {quota:g} GB, and those that are left are pinned, unfinished or being worked on; "
+            f"The runs take {total / GB:.3g} GB, above the quota of {quota:g} GB, and those that are left are pinned, unfinished or being worked on; "
             "unpin or delete some (`python -m salq runs unpin ID`, `runs delete ID`), or raise SALQ_QUOTA_GB."
         )
     return removed
