@@ -61,10 +61,11 @@ class Display:
         else:
             self._say(event)
 
-    def waiting(self, ahead: int) -> None:
-        """Say that other runs go first."""
+    def waiting(self, ahead: int, wait: float | None = None) -> None:
+        """Say that `ahead` other runs go first. wait: seconds that they still take; None when that is not known."""
         runs = "1 run is" if ahead == 1 else f"{ahead} runs are"
-        self._line(f"waiting: {runs} ahead on this device")
+        starts = "" if wait is None else f", starts in about {duration(wait)}"
+        self._line(f"waiting: {runs} ahead on this device{starts}")
 
     def close(self) -> None:
         """Leave the line."""

@@ -22,7 +22,7 @@ def open_store() -> RunStore:
 def carry_out(store: RunStore, run_id: str) -> RunInfo:
     """Work on a run here, with its progress shown, until it ends; Ctrl-C cancels it and keeps finished blocks."""
     display = Display()
-    events = execute(store, run_id, waiting=display.waiting)
+    events = execute(store, run_id, waiting=lambda ahead: display.waiting(ahead, store.get(run_id).wait))
     try:
         display.show(events)
     except KeyboardInterrupt:  # between two events; within one, the run itself notices

@@ -124,6 +124,8 @@ def cancel(args: argparse.Namespace) -> int:
         emit(run_json(info))
     else:
         say(f"Run {run_id} is {info.status}." if not info.is_active else f"Run {run_id} was asked to stop and does so after its current step.")
+        if info.is_active and info.silence is not None:
+            say(f"It gave {info.silence_words}; if it hangs, end it in the terminal that it was started in. Its finished blocks are kept.")
     return 0
 
 

@@ -1,7 +1,11 @@
 """Who works on a run right now. A lock held by the process itself tells it: the lock falls when the process ends, however it ends."""
 
+import contextlib
 import json
 import os
+import signal
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +25,8 @@ HOLDER = "holder.json"
 Role = Literal["worker", "foreground"]
 TAKE_SECONDS = 5.0
 """A reader's probe holds the lock for microseconds; a worker that finds it taken tries again for this long."""
+KILL_SECONDS = 6.0
+"""A worker that was told to end does so within `worker.STOP_SECONDS`; then it is killed."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,22 @@ def holder(folder: Path) -> Holder | None:
         return Holder(int(found["pid"]), found["role"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def end(folder: Path, worker: Holder) -> None:
+    """Tell a worker to end, and kill it when it is still at the run well after its own few seconds (stopped, or stuck beyond its own reach).
+
+    A run loses nothing by it: finished blocks are whole files. Only for workers: a process of somebody's terminal or notebook is theirs to end.
+    """
+    os.kill(worker.pid, signal.SIGTERM)  # reaches it also where no event is near, such as a download
+
+    def kill() -> None:
+        time.sleep(KILL_SECONDS)
+        if holder(folder) == worker:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGKILL)
+
+    threading.Thread(target=kill, name="kill-worker", daemon=True).start()
 
 
 def _is_locked(path: Path) -> bool:

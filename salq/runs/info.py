@@ -48,12 +48,15 @@ class RunInfo:
     @property
     def silence(self) -> float | None:
         """Seconds without news of a running run, once they are many; None otherwise (also when the clock was set back)."""
-        if self.status != "running" or self.news_at is None:
-            return None
-        seconds = time.time() - self.news_at
-        return seconds if seconds >= QUIET_SECONDS else None
+        return silence_since(self.news_at) if self.status == "running" else None
 
     @property
     def silence_words(self) -> str:
         """The rest of a sentence for people; '' while there is news."""
         return "" if self.silence is None else f"no news for {self.silence / 60:.0f} min"
+
+
+def silence_since(news_at: float | None) -> float | None:
+    """Seconds since `news_at`, once they are many; None before, and without a time."""
+    seconds = 0.0 if news_at is None else time.time() - news_at
+    return seconds if seconds >= QUIET_SECONDS else None

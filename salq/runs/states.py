@@ -9,7 +9,7 @@ from salq.core.files import read_json
 from salq.core.progress import Progress
 from salq.runs import log
 from salq.runs.alive import is_alive
-from salq.runs.info import AnyRequest, RunInfo, Status
+from salq.runs.info import AnyRequest, RunInfo, Status, silence_since
 from salq.runs.queue import Queue
 
 EVENTS, EXPECTED = "events.jsonl", "expected.json"
@@ -72,6 +72,8 @@ class States:
         return sum(seconds for seconds in left if seconds is not None) if None not in left else None
 
     def _left(self, run_id: str) -> float | None:
+        if not self._queue.ahead(run_id) and silence_since(_changed_at(self._root / run_id / EVENTS)) is not None:
+            return None  # it is its turn and nothing is heard of it: it may never end
         progress = self.progress(run_id)
         if progress.eta is not None:
             return max(0.0, progress.eta)

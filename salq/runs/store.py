@@ -20,7 +20,6 @@ import os
 import re
 import secrets
 import shutil
-import signal
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +29,7 @@ from salq.core import events as ev
 from salq.core.errors import ConfigError, StoreError, UnknownNameError
 from salq.core.files import as_resource_error, read_json, write_json
 from salq.runs import log
-from salq.runs.alive import Alive, Role, holder, is_alive
+from salq.runs.alive import Alive, Role, end, holder, is_alive
 from salq.runs.info import AnyRequest, RunInfo
 from salq.runs.queue import Queue
 from salq.runs.requests import CalibrateRequest, parse
@@ -194,7 +193,11 @@ class RunStore:
             if not self._states.progress(run_id).outcome:
                 self.append(run_id, ev.RunCancelled(self.finished_blocks(run_id)))
         elif worker is not None and worker.role == "worker" and worker.pid != os.getpid():
-            os.kill(worker.pid, signal.SIGTERM)  # reaches it also where no event is near, such as a download
+            end(folder, worker)
+
+    def may_change(self, run_id: str) -> bool:
+        """Whether whoever asks may stop and resume this run: on a machine of one's own, every run."""
+        return True
 
     def is_cancel_requested(self, run_id: str) -> bool:
         """Whether a stop was asked for since the last start."""

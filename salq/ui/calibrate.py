@@ -58,7 +58,7 @@ def _wire(ctx: UiContext, form: FormParts, panel: Panel) -> None:
             view = watcher.view(run_id) if run_id else None
         except SalqError:
             view = None
-        return nothing(model, bits) if view is None else updates(view, block, seen, lambda: _papers(ctx, view))
+        return nothing(model, bits) if view is None else updates(view, block, seen, lambda: _papers(ctx, view), own=store.may_change(run_id))
 
     # One event watches, and the last of several wishes to look is never dropped: two that overlap could leave an older state on the page for good.
     watched = [ctx.run_id, panel.block, panel.seen, ctx.sidebar.model, ctx.sidebar.bits]
@@ -67,7 +67,7 @@ def _wire(ctx: UiContext, form: FormParts, panel: Panel) -> None:
     started = form.start.click(begin, [ctx.run_id, *form.inputs, *ctx.sidebar.inputs], ctx.run_id, api_visibility="private", concurrency_limit=4)
     started.success(**nudge)
     panel.resume.click(go_on, ctx.run_id, None, api_visibility="private", concurrency_limit=4).success(**nudge)
-    panel.cancel.click(cancel, ctx.run_id, None, queue=False, api_visibility="private").then(**nudge)
+    panel.cancel.click(cancel, ctx.run_id, None, api_visibility="private", concurrency_limit=None).then(**nudge)
     # The chip changes with every event of the run, so the panel needs no timer of its own.
     looks = [nudged.change, panel.block.input, ctx.run_id.change, ctx.chip.change, ctx.items["calibrate"].select]
     gr.on(looks, watch, watched, panel.outputs, trigger_mode="always_last", **QUIET)

@@ -101,8 +101,8 @@ def nothing(model: str, bits: int) -> Updates:
     return [_idle_html(model, bits), gr.Column(visible=True), *buttons, "", *plots, *folds, {}]
 
 
-def updates(view: RunView, block: Any, seen: dict[str, Any], papers: Callable[[], str]) -> Updates:
-    """What changed since the page last heard of this run; in the order of `Panel.outputs`."""
+def updates(view: RunView, block: Any, seen: dict[str, Any], papers: Callable[[], str], *, own: bool) -> Updates:
+    """What changed since the page last heard of this run; in the order of `Panel.outputs`. own: this visitor may stop and resume it."""
     chosen = block if isinstance(block, int) and block in view.blocks else None
     now = view.stamps(chosen)
     known = seen if seen.get("id") == view.info.id else {}
@@ -114,8 +114,8 @@ def updates(view: RunView, block: Any, seen: dict[str, Any], papers: Callable[[]
     return [
         when("headline", lambda: _headline_html(view)),
         when("state", lambda: gr.Column(visible=False)),
-        when("state", lambda: gr.Button(visible=view.is_active, interactive=not view.is_stopping)),
-        when("state", lambda: gr.Button(visible=view.info.can_resume)),
+        when("state", lambda: gr.Button(visible=own and view.is_active, interactive=not view.is_stopping)),
+        when("state", lambda: gr.Button(visible=own and view.info.can_resume)),
         when("state", lambda: facts(found) + note(source) + note(view.blind)),
         when("blocks", lambda: gr.Dropdown(choices=[LATEST, *view.blocks], visible=len(view.blocks) > 0, value=LATEST if chosen is None else chosen)),
         when("loss", lambda: plot_update(loss_figure(view, chosen))),
@@ -133,7 +133,8 @@ def updates(view: RunView, block: Any, seen: dict[str, Any], papers: Callable[[]
 def _headline_html(view: RunView) -> str:
     info = view.info
     if info.status == "running":
-        silent = f"It gave {info.silence_words}; if it hangs, Cancel ends it and Resume goes on from its finished blocks."
+        end = "it does not stop: end it in the terminal that it was started in" if view.is_stopping else "if it hangs, Cancel ends it"
+        silent = f"It gave {info.silence_words}; {end}. Resume goes on from its finished blocks."
         return progress_bar(view.headline, view.progress) + (reading(silent, problem=True) if info.silence is not None else "")
     if info.status == "queued":
         return reading(f"{info.title}: {'stopping' if view.is_stopping else waiting(info)}.")

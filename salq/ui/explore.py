@@ -282,7 +282,7 @@ def _wire_computing(ctx: UiContext, draw: Drawing, over: _Overview, timer: gr.Ti
     over.compute.click(
         guarded(draw.start), [*who, *side.inputs], [ctx.explore_id, timer, over.cancel, over.compute, over.progress], api_visibility="private"
     )
-    over.cancel.click(guarded(draw.stop), ctx.explore_id, None, queue=False, api_visibility="private")
+    over.cancel.click(guarded(draw.stop), ctx.explore_id, None, api_visibility="private", concurrency_limit=None)
     watched = [over.progress, timer, over.cancel, over.compute, over.pin, finished]
     over.pin.click(guarded(draw.pin), ctx.explore_id, None, api_visibility="private").then(draw.watch, ctx.explore_id, watched, **QUIET)
     timer.tick(draw.watch, ctx.explore_id, watched, concurrency_limit=None, **QUIET)

@@ -229,8 +229,9 @@ class Drawing:
         pin = gr.Button(words.UNPIN_EXPLORED if info.pinned else words.PIN_EXPLORED, visible=not self._ctx.public)
         meaning = note(pin_words(info.pinned)) if info.pinned else ""
         if info.is_active:
+            own = self._store.may_change(run_id)
             text = progress_bar("Computing", info.progress) if info.status == "running" else reading(f"This computation is {waiting(info)}.")
-            return [text + meaning, gr.Timer(active=True), gr.Button(visible=True), gr.Button(interactive=False), pin, gr.skip()]
+            return [text + meaning, gr.Timer(active=True), gr.Button(visible=own), gr.Button(interactive=False), pin, gr.skip()]
         text = "" if info.status == "done" else reading(info.problem or f"The exploration ended: {info.status}.", problem=True)
         idle = [gr.Timer(active=False), gr.Button(visible=False), gr.Button(interactive=True)]
         return [text + meaning, *idle, pin, f"{run_id} {info.status}"]

@@ -74,7 +74,7 @@ def build(ctx: UiContext) -> None:
     ctx.bridge.point(pick_point, None, picker, **quiet)
     opened.click(act.open, picker, [ctx.run_id, ctx.tabs, ctx.chip], api_visibility="private")
     resume.click(act.resume, picker, ctx.run_id, api_visibility="private").then(draw, inputs, drawn, **quiet)
-    cancel.click(act.cancel, [picker, ctx.run_id, ctx.explore_id], None, api_visibility="private").then(draw, inputs, drawn, **quiet)
+    cancel.click(act.cancel, picker, None, api_visibility="private").then(draw, inputs, drawn, **quiet)
     delete.click(act.ask, picker, confirm, api_visibility="private")
     keep.click(lambda: gr.Row(visible=False), None, confirm, queue=False, **quiet)
     sure.click(act.delete, picker, [confirm, picker], api_visibility="private").then(draw, inputs, drawn, **quiet)
@@ -119,10 +119,8 @@ class _Actions:
     @property
     def cancel(self) -> Any:
         @as_gr_error
-        def action(run: str | None, *own: str) -> None:
+        def action(run: str | None) -> None:
             info = self._store.get(_chosen(run))
-            if self._ctx.public and info.id not in own:
-                raise ConfigError("On a public host only your own run can be cancelled.")
             if not info.is_active:
                 raise ConfigError(f"{info.title} is {info.status}; there is nothing to cancel.")
             self._store.cancel(info.id)

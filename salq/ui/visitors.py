@@ -78,9 +78,13 @@ class SharedStore(RunStore):
         """Refused: a pin would take the disk from all others."""
         raise ConfigError("On a public host runs are not pinned by visitors.")
 
+    def may_change(self, run_id: str) -> bool:
+        """Whether the current visitor started it."""
+        return bool(_visitor.get()) and self._owners.get(run_id) == _visitor.get()
+
     def _check_owner(self, run_id: str) -> None:
         self.folder(run_id)
-        if self._owners.get(run_id) != _visitor.get() or not _visitor.get():
+        if not self.may_change(run_id):
             raise ConfigError("On a public host only your own run can be stopped or resumed.")
 
     def _is_active(self, run_id: str) -> bool:

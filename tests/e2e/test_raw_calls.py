@@ -141,7 +141,9 @@ def test_only_its_visitor_may_stop_or_resume_a_run(
     visitors.visiting(From("ann"))
     own = shared.create(CalibrateRequest(model=DEFAULT_MODEL, recipe=RECIPE))
     worker.start(shared, own)
+    assert shared.may_change(own)
     visitors.visiting(From("ben"))
+    assert not shared.may_change(own)
     for refused in (shared.cancel, shared.clear_cancel, shared.delete):
         with pytest.raises(ConfigError, match="public host"):
             refused(own)

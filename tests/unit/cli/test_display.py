@@ -35,7 +35,9 @@ def test_a_terminal_gets_one_line() -> None:
     assert "block 1/3" in shown
     assert "left" in shown
     display.waiting(2)
-    assert "2 runs are ahead" in stream.getvalue()
+    assert "2 runs are ahead on this device\x1b" in stream.getvalue()
+    display.waiting(1, 90.0)
+    assert "1 run is ahead on this device, starts in about 1 min 30 s" in stream.getvalue()
     display.close()
     assert stream.getvalue().endswith("\r\x1b[K")
 

@@ -206,6 +206,9 @@ def test_a_waiting_run_says_when_it_starts(store: RunStore, request_: CalibrateR
         store.append(first, event)
     assert store.get(second).wait == pytest.approx(90.0)
     assert store.get(third).wait == pytest.approx(190.0)
+    quiet = time.time() - 1000
+    os.utime(store.folder(first) / "events.jsonl", (quiet, quiet))
+    assert store.get(second).wait is None  # the one ahead may never end
     for alive in held:
         alive.release()
 

@@ -14,6 +14,7 @@ import pytest
 from salq.core import events as ev
 from salq.core import settings
 from salq.core.errors import StoreError
+from salq.runs import alive
 from salq.runs.alive import holder
 from salq.runs.execute import execute
 from salq.runs.store import RunStore
@@ -98,6 +99,23 @@ def test_the_second_run_waits_its_turn_and_can_be_cancelled_there(store: RunStor
     assert spelled(store.events(second)) == "SC"
     store.cancel(first)
     wait_for(lambda: store.get(first).status == "cancelled")
+
+
+def test_a_worker_that_hangs_beyond_its_own_reach_is_ended_by_cancel(
+    store: RunStore, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alive, "KILL_SECONDS", 0.5)
+    stuck, behind = store.create(make_request(changes={"epochs": 400})), store.create(make_request("rtn"))
+    start(store, stuck)
+    wait_for(lambda: has_steps(store, stuck))
+    worker = holder(store.folder(stuck))
+    assert worker is not None
+    os.kill(worker.pid, signal.SIGSTOP)
+    start(store, behind)
+    assert store.get(behind).position == 1
+    store.cancel(stuck)
+    wait_for(lambda: store.get(stuck).status == "cancelled")
+    wait_for(lambda: store.get(behind).status == "done")
 
 
 def test_a_damaged_request_is_refused_at_once(store: RunStore, make_request: MakeRequest) -> None:

@@ -1,6 +1,8 @@
 """What Calibrate shows of a run: the fold of its events, told in words, figures and tables, for one visitor or many."""
 
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,9 @@ from salq.core import events as ev
 from salq.core.errors import UnknownNameError
 from salq.runs.requests import CalibrateRequest, ExploreRequest
 from salq.runs.store import RunStore
+from salq.ui.calibrate_panel import updates
 from salq.ui.run_view import (
+    RunView,
     Watcher,
     errors_figure,
     errors_table,
@@ -144,3 +148,25 @@ def test_numbers_say_where_they_come_from() -> None:
     assert result_facts({}) == ([], "")
     broken, _ = result_facts({**metrics, "perplexity": None, "kl": None})
     assert broken[0][1] == "not finite"
+
+
+def test_what_a_run_without_news_asks_for_depends_on_whether_it_was_told_to_stop(store: RunStore) -> None:
+    run_id, watcher = new_run(store), Watcher(store)
+    held = store.take(run_id, "foreground")
+    add(store, run_id, ev.RunStarted(run_id), *STARTED)
+    quiet = time.time() - 1000
+    os.utime(store.folder(run_id) / "events.jsonl", (quiet, quiet))
+    headline, buttons = shown(watcher.view(run_id), own=True)
+    assert "no news for 17 min; if it hangs, Cancel ends it" in headline
+    assert buttons == [True, False]
+    assert shown(watcher.view(run_id), own=False)[1] == [False, False]  # another visitor's
+    store.cancel(run_id)
+    os.utime(store.folder(run_id) / "events.jsonl", (quiet, quiet))
+    assert "end it in the terminal that it was started in" in shown(watcher.view(run_id), own=True)[0]
+    held.release()
+
+
+def shown(view: RunView, *, own: bool) -> tuple[str, list[bool]]:
+    """The panel's headline, and whether Cancel and Resume are there."""
+    headline, _, cancel, again, *_ = updates(view, None, {}, lambda: "", own=own)
+    return str(headline), [cancel.visible, again.visible]
