@@ -34,6 +34,11 @@ def last_part(text: str) -> str:
     return text.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1] or text
 
 
+def size_words(gigabytes: float) -> str:
+    """A size for people: 1.5 GB, 7.9 MB."""
+    return f"{gigabytes:.1f} GB" if gigabytes >= 1 else f"{gigabytes * 1000:.3g} MB"
+
+
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """A temporary path in the target's folder that becomes the target when the body succeeds, and vanishes when it fails.

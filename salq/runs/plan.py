@@ -10,6 +10,7 @@ from typing import Any
 from salq.calibration.estimate import OVERHEAD, Estimate, estimate, machine_speed
 from salq.core.device import DeviceChoice, available_memory_gb, choose_device
 from salq.core.errors import ResourceError, ShapeError
+from salq.core.files import size_words
 from salq.models.catalogue import CATALOGUE, parameters_of
 from salq.models.llama import read_config
 from salq.models.shapes import linear_shapes
@@ -81,13 +82,13 @@ def check_room(planned: Plan, model: str, root: Path) -> None:
     free = shutil.disk_usage(_existing(root)).free / GB
     if free < planned.estimate.disk_gb:
         raise ResourceError(
-            f"This run writes about {planned.estimate.disk_gb:.1f} GB and {root} has {free:.1f} GB free; "
+            f"This run writes about {size_words(planned.estimate.disk_gb)} and {root} has {size_words(free)} free; "
             "free some space or point SALQ_HOME at another disk."
         )
     memory = available_memory_gb(planned.choice.device)
     if memory < planned.estimate.memory_gb:
         raise ResourceError(
-            f"Calibrating {model} takes about {planned.estimate.memory_gb:.1f} GB of memory and {memory:.1f} GB are free on "
+            f"Calibrating {model} takes about {size_words(planned.estimate.memory_gb)} of memory and {size_words(memory)} are free on "
             f"{planned.choice.device}; choose a smaller model, fewer or shorter samples, or another device."
         )
 

@@ -29,7 +29,7 @@ from salq.core import settings
 from salq.core.drain import drain
 from salq.core.errors import ConfigError, ResourceError, ShapeError, StoreError, UnknownNameError
 from salq.core.events import Event, MetricReported, PhaseDone, PhaseStarted, PhaseStep
-from salq.core.files import as_resource_error, atomic_path, read_json, write_json
+from salq.core.files import as_resource_error, atomic_path, read_json, size_words, write_json
 from salq.data.sources import load_text
 from salq.data.text import Text
 from salq.data.windows import sample_windows
@@ -277,7 +277,7 @@ def _staging_folder(model: Llama, key: str) -> Path:
         free = shutil.disk_usage(root).free / 1e9
         if free < needed:
             raise ResourceError(
-                f"The saliency map of {model.name} takes {needed:.1f} GB and {root} has {free:.1f} GB free; "
+                f"The saliency map of {model.name} takes {size_words(needed)} and {root} has {size_words(free)} free; "
                 "free some space or point SALQ_HOME at another disk."
             )
         return Path(tempfile.mkdtemp(prefix=f".{key}.", dir=root))

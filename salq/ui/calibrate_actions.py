@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salq.core.errors import ConfigError, SalqError
-from salq.core.files import path_of
+from salq.core.files import path_of, size_words
 from salq.models.catalogue import CATALOGUE
 from salq.runs.limits import Limits
 from salq.runs.requests import CalibrateRequest, parse
@@ -182,7 +182,7 @@ def plan_view(form: Form, choices: Choices, limits: Limits, root: Path) -> PlanV
     facts = [
         ("Time, about", duration(expected.total_seconds), shown),
         ("Memory, about", f"{expected.memory_gb:.1f} GB", f"on {planned.choice.device}"),
-        ("Disk", _size(expected.disk_gb), "finished blocks are kept"),
+        ("Disk", size_words(expected.disk_gb), "finished blocks are kept"),
         ("Result", f"{size.bits_per_weight:.2f} bits per weight", f"{size.size_mb:,.3g} MB; whole model {size.model_size_mb:,.3g} MB"),
     ]
     problem = ""
@@ -224,10 +224,6 @@ def resume(store: RunStore, run_id: str) -> None:
     from salq.runs import worker
 
     worker.start(store, run_id)
-
-
-def _size(gigabytes: float) -> str:
-    return f"{gigabytes:.1f} GB" if gigabytes >= 1 else f"{gigabytes * 1000:.3g} MB"
 
 
 def _is_active(store: RunStore, run_id: str) -> bool:
