@@ -1,9 +1,11 @@
 """Compute what the first screen shows, on the real default model, and keep it in assets/results/ (`make assets`).
 
-    python benchmarks/make_assets.py            about half an hour on two cores; an interrupted run goes on where it stopped
+    python benchmarks/make_assets.py            what is asked for and not kept: about 8 minutes a calibration on two cores
+    python benchmarks/make_assets.py --all      everything anew: more than an hour
 
 Everything is an ordinary run in the run store, with the bundled texts, so that anybody can repeat it; this script only chooses the runs and
-copies their results. `made.json` records the hash of every request: a test compares it with what the recipes of this checkout resolve to.
+copies their results. An interrupted one goes on where it stopped. `made.json` records the hash of every request: what is kept under the same
+hash is not computed again, and a test compares all of them with what the recipes of this checkout resolve to.
 """
 
 import argparse
@@ -12,6 +14,7 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Collection
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -22,11 +25,11 @@ from salq import recipes  # noqa: E402 - the checkout is put on the path first
 from salq.cli import chat  # noqa: E402
 from salq.cli.follow import open_store  # noqa: E402
 from salq.core.errors import SalqError  # noqa: E402
-from salq.core.files import write_json  # noqa: E402
+from salq.core.files import read_json, write_json  # noqa: E402
 from salq.models.catalogue import DEFAULT_MODEL  # noqa: E402
 from salq.quant.spec import QuantSpec  # noqa: E402
-from salq.runs.exploration import Exploration, kept_folder, of_run  # noqa: E402
-from salq.runs.kept import KeptRun, MatrixMaps, WeightGroup, keep_exploration, keep_group, keep_maps, keep_runs, short  # noqa: E402
+from salq.runs.exploration import Exploration, kept, kept_folder, of_run  # noqa: E402
+from salq.runs.kept import KeptRun, MatrixMaps, WeightGroup, keep_exploration, keep_group, keep_maps, keep_runs, kept_group, kept_runs, short  # noqa: E402
 from salq.runs.requests import CalibrateRequest, Evaluation, ExploreRequest  # noqa: E402
 from salq.runs.store import RunInfo, RunStore  # noqa: E402
 
@@ -34,6 +37,9 @@ TEXT = "bundled"
 CALIBRATIONS = (
     *(("rtn", bits, group) for group in (64, 32) for bits in (8, 4, 3, 2)),
     *((name, bits, 64) for bits in (3, 2) for name in ("apiq", "sapr")),
+    *(("salq", bits, 64) for bits in (3, 2)),
+    ("salq-full", 2, 64),
+    ("gptq", 3, 64),
 )
 """(recipe, bits, group size) of the trade-off chart, most telling first."""
 SPECS = tuple(QuantSpec(bits=bits, group_size=group) for bits in (2, 3, 4, 8) for group in (32, 64))
@@ -62,10 +68,23 @@ def explore_request() -> ExploreRequest:
     return ExploreRequest(model=DEFAULT_MODEL, specs=SPECS, text=TEXT, n_samples=24, seq_len=256, device="cpu")
 
 
+PLACES = [list(MATRIX), GROUP_ROW, GROUP_START, list(CHAT_SIDE), CHAT_PROMPT]
+"""What is taken out of the calibrations beside their numbers: when it changes, every one of them is needed again."""
+
+
+def kept_before() -> dict[str, KeptRun]:
+    """{key of the request: what is kept of it} of the calibrations that need no second time."""
+    made = read_json(kept_folder(DEFAULT_MODEL) / "made.json")
+    if made.get("places") != PLACES or made.get("exploration") != explore_request().key():
+        return {}
+    asked, keys = {request.key() for request in calibration_requests()}, made.get("requests", {})
+    return {keys[run.command]: run for run in kept_runs(DEFAULT_MODEL) if keys.get(run.command) in asked}
+
+
 def fingerprint() -> str:
     """Hash of everything that is asked for: changes when a recipe, a preset or this list changes."""
     keys = [request.key() for request in [explore_request(), *calibration_requests()]]
-    return hashlib.sha256(json.dumps([*keys, MATRIX, GROUP_ROW, GROUP_START, CHAT_SIDE, CHAT_PROMPT]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([*keys, *PLACES]).encode()).hexdigest()
 
 
 def measure_request(run_id: str) -> ExploreRequest:
@@ -99,11 +118,12 @@ def finished(store: RunStore, request: CalibrateRequest | ExploreRequest) -> Run
     return info
 
 
-def explored(store: RunStore) -> Exploration:
-    """The exploration, and with it the grids of the calibrations of Explore that are finished."""
-    found = of_run(finished(store, explore_request()))
+def explored(store: RunStore, names: Collection[str]) -> Exploration:
+    """The exploration, and with it the grids of the calibrations that are finished. names: those whose grids are kept and are not measured again."""
+    found = kept(DEFAULT_MODEL) if names else of_run(finished(store, explore_request()))
     assert found is not None, "an explore run that is done has results"
-    depth, runs = dict(found.depth), {}
+    depth = {name: cells for name, cells in found.depth.items() if name in found.errors or name in names}
+    runs = {name: cells for name, cells in found.runs.items() if name in names}
     for name, run_id in calibrated(store).items():
         one = of_run(finished(store, measure_request(run_id)))
         assert one is not None, "so has one that measured a calibration"
@@ -118,8 +138,8 @@ def calibrated(store: RunStore) -> dict[str, str]:
     return {name: done[key] for key, name in keys.items() if key in done}
 
 
-def keep_matrix(store: RunStore) -> None:
-    """The maps of one matrix and one group of its weights, as calibrations see it, too."""
+def keep_matrix(store: RunStore, names: Collection[str]) -> None:
+    """The maps of one matrix and one group of its weights, as calibrations see it, too. names: those whose view is kept already."""
     from salq.data.sources import load_text
     from salq.evaluation.group_view import grid_of
     from salq.evaluation.matrix_view import matrix_view
@@ -143,7 +163,8 @@ def keep_matrix(store: RunStore) -> None:
         frozen = rtn(weight[GROUP_ROW : GROUP_ROW + 1, GROUP_START : GROUP_START + 64], QuantSpec(bits=bits, group_size=64))
         grids[str(bits)] = {"scale": float(frozen.scale), "zero_point": float(frozen.zero_point)}
     weights = [round(value, 7) for value in weight[GROUP_ROW, GROUP_START : GROUP_START + 64].tolist()]
-    line, learned = weight[GROUP_ROW, GROUP_START : GROUP_START + 64], {}
+    line, before = weight[GROUP_ROW, GROUP_START : GROUP_START + 64], kept_group(DEFAULT_MODEL)
+    learned = {} if before is None else {name: grid for name, grid in before.learned.items() if name in names}
     for name, run_id in calibrated(store).items():
         row = store.result(run_id).open(block).row(matrix, GROUP_ROW)
         learned[name] = short(asdict(grid_of(line, row, GROUP_START // 64, name)))
@@ -181,19 +202,28 @@ def keep_noise() -> None:
 
 def main() -> int:
     """Run everything that is missing and keep the results; what was finished when a later run fails is kept all the same."""
+    parser = argparse.ArgumentParser(description="Compute what the first screen shows, and keep it in assets/results/.")
+    parser.add_argument("--all", action="store_true", help="also what is kept already")
+    before = {} if parser.parse_args().all else kept_before()
+    names = {f"{run.metrics['recipe']} {run.metrics['tag']}" for run in before.values()}
     store = open_store()
-    keep_exploration(DEFAULT_MODEL, explored(store))
-    keep_noise()
-    kept: list[KeptRun] = []
+    if not before:
+        keep_exploration(DEFAULT_MODEL, explored(store, names))
+        keep_noise()
+    runs: list[KeptRun] = []
     for request, (name, bits, group) in zip(calibration_requests(), CALIBRATIONS, strict=True):
-        info = finished(store, request)
-        kept.append(KeptRun(info.title, command(name, bits, group), {key: value for key, value in info.metrics.items() if key != "per_window"}))
-        keep_runs(DEFAULT_MODEL, kept)
-        if (name, bits, group) == CHAT_SIDE:
-            keep_chat(info.id)
-    keep_exploration(DEFAULT_MODEL, explored(store))  # again, now that the calibrations can be measured
-    keep_matrix(store)
-    write_json(kept_folder(DEFAULT_MODEL) / "made.json", {"fingerprint": fingerprint(), "command": "make assets"})
+        if (run := before.get(request.key())) is None:
+            info = finished(store, request)
+            run = KeptRun(info.title, command(name, bits, group), {key: value for key, value in info.metrics.items() if key != "per_window"})
+            if (name, bits, group) == CHAT_SIDE:
+                keep_chat(info.id)
+        runs.append(run)
+        keep_runs(DEFAULT_MODEL, [*runs, *(one for one in before.values() if one not in runs)])
+    keep_exploration(DEFAULT_MODEL, explored(store, names))  # again, now that the calibrations can be measured
+    keep_matrix(store, names)
+    keys = {command(*one): request.key() for one, request in zip(CALIBRATIONS, calibration_requests(), strict=True)}
+    made = {"fingerprint": fingerprint(), "command": "make assets", "exploration": explore_request().key(), "places": PLACES, "requests": keys}
+    write_json(kept_folder(DEFAULT_MODEL) / "made.json", made)
     return 0
 
 

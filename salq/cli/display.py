@@ -105,7 +105,7 @@ class Display:
         left = "" if self.progress.eta is None else f", about {duration(self.progress.eta)} left"
         if isinstance(event, ev.PhaseStarted):
             self._told = 0.0
-            self._line(f"{event.phase}: {event.of} {event.unit if event.of != 1 else event.unit.removesuffix('s')}")
+            self._line(f"{event.phase}: {event.amount}")
         elif isinstance(event, ev.BlockDone):
             error = "" if event.output_error is None else f", output error {percent(event.output_error)}"
             self._line(f"{self.progress.phase}: {self._where()} in {duration(event.seconds)}{error}{left}")

@@ -46,6 +46,11 @@ class PhaseStarted(Event):
     weight: float = 1.0
     """Share of the run's time that this phase is expected to take, in any unit; used for progress and ETA only."""
 
+    @property
+    def amount(self) -> str:
+        """For people: 1 model, 30 blocks."""
+        return f"{self.of} {self.unit if self.of != 1 else self.unit.removesuffix('s')}"
+
 
 @dataclass(frozen=True)
 class PhaseStep(Event):

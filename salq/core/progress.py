@@ -173,7 +173,7 @@ class Progress:
 
     def _on_RunCancelled(self, event: ev.RunCancelled) -> None:  # noqa: N802
         self.outcome = "cancelled"
-        self.message = f"Cancelled; {event.done_blocks} finished blocks are kept, resume goes on from there."
+        self.message = cancelled_words(event.done_blocks)
 
 
 def fold(stream: Iterable[ev.Event]) -> Progress:
@@ -182,3 +182,9 @@ def fold(stream: Iterable[ev.Event]) -> Progress:
     for event in stream:
         progress.add(event)
     return progress
+
+
+def cancelled_words(done_blocks: int) -> str:
+    """What is said of a run that was stopped, also of one that could not say it itself."""
+    kept = "1 finished block is" if done_blocks == 1 else f"{done_blocks} finished blocks are"
+    return f"Cancelled; {kept} kept, resume goes on from there."

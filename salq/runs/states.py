@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from salq.core.files import read_json
-from salq.core.progress import Progress
+from salq.core.progress import Progress, cancelled_words
 from salq.runs import log
 from salq.runs.alive import is_alive
 from salq.runs.info import AnyRequest, RunInfo, Status, silence_since
@@ -45,7 +45,7 @@ class States:
             wait=self._wait(ahead) if status == "queued" and ahead else None,
             news_at=_changed_at(folder / EVENTS),
             pinned=(folder / PINNED).exists(),
-            problem=problem or progress.message,
+            problem=problem or progress.message or (cancelled_words(progress.blocks_done) if status == "cancelled" else ""),
         )
 
     def progress(self, run_id: str) -> Progress:

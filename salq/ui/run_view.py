@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from salq.core import events as ev
 from salq.core.errors import SalqError
-from salq.core.progress import BlockCurve, Progress, start_terms
+from salq.core.progress import BlockCurve, Progress, cancelled_words, start_terms
 from salq.figures import payload
 from salq.figures.calibration import depth_errors, distillation_curve, loss_terms
 from salq.runs.blind import tally
@@ -182,7 +182,7 @@ def _words(event: ev.Event) -> str:
     if isinstance(event, ev.RunStarted):
         return "resumed" if event.resumed else "started"
     if isinstance(event, ev.PhaseStarted):
-        return f"{event.phase}: {event.of} {event.unit}"
+        return f"{event.phase}: {event.amount}"
     if isinstance(event, ev.PhaseDone):
         return f"{event.phase} done in {duration(event.seconds)}"
     if isinstance(event, ev.BlockDone):
@@ -193,7 +193,7 @@ def _words(event: ev.Event) -> str:
     if isinstance(event, ev.RunFailed):
         return f"failed: {event.message}"
     if isinstance(event, ev.RunCancelled):
-        return f"cancelled; {event.done_blocks} finished blocks are kept"
+        return cancelled_words(event.done_blocks).lower()
     return ""
 
 

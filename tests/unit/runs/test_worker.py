@@ -115,6 +115,7 @@ def test_a_worker_that_hangs_beyond_its_own_reach_is_ended_by_cancel(
     assert store.get(behind).position == 1
     store.cancel(stuck)
     wait_for(lambda: store.get(stuck).status == "cancelled")
+    assert store.get(stuck).problem == "Cancelled; 0 finished blocks are kept, resume goes on from there."  # it could not say so itself
     wait_for(lambda: store.get(behind).status == "done")
 
 
