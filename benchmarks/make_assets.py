@@ -37,9 +37,9 @@ TEXT = "bundled"
 CALIBRATIONS = (
     *(("rtn", bits, group) for group in (64, 32) for bits in (8, 4, 3, 2)),
     *((name, bits, 64) for bits in (3, 2) for name in ("apiq", "sapr")),
+    ("gptq", 3, 64),
     *(("salq", bits, 64) for bits in (3, 2)),
     ("salq-full", 2, 64),
-    ("gptq", 3, 64),
 )
 """(recipe, bits, group size) of the trade-off chart, most telling first."""
 SPECS = tuple(QuantSpec(bits=bits, group_size=group) for bits in (2, 3, 4, 8) for group in (32, 64))

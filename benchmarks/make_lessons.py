@@ -1,6 +1,7 @@
 """Measures what the lessons of Learn draw on real weights and keeps it under assets/results. `make assets` runs it after make_assets.py.
 
-It uses the saliency map and the calibrated run that make_assets.py made, under SALQ_HOME; about 3 minutes on one core.
+It uses the saliency map and the calibrated run that make_assets.py made, under SALQ_HOME; about 3 minutes on one core. What is kept of a run that
+make_assets.py had no reason to make again stays.
 """
 
 import sys
@@ -23,7 +24,7 @@ from benchmarks.make_assets import (  # noqa: E402 - the checkout is put on the 
 from salq.cli.follow import open_store  # noqa: E402
 from salq.data.sources import load_text  # noqa: E402
 from salq.data.windows import evaluation_windows, sample_windows  # noqa: E402
-from salq.lessons.material import keep_material  # noqa: E402
+from salq.lessons.material import keep_material, kept_material  # noqa: E402
 from salq.lessons.matrix import GROUP, learned_of  # noqa: E402
 from salq.lessons.measure import WAY, Wanted, measure  # noqa: E402
 from salq.models.catalogue import CATALOGUE, DEFAULT_MODEL  # noqa: E402
@@ -38,8 +39,14 @@ WINDOWS, WINDOW = 8, 512
 
 
 def main() -> int:
-    """Measure and keep."""
+    """Measure and keep, if there is a run to measure."""
     store, asked = open_store(), explore_request()
+    recipe, bits, group = CHAT_SIDE
+    request = next(one for one in calibration_requests() if (one.method, one.spec.bits, one.spec.group_size) == CHAT_SIDE)
+    found = [info for info in store.list() if info.status == "done" and info.request is not None and info.request.key() == request.key()]
+    if not found:
+        assert kept_material(DEFAULT_MODEL) is not None, "make_assets.py makes this run unless it is kept, and then this is kept, too"
+        return 0
     model = load_model(DEFAULT_MODEL, device="cpu")
     text = load_text(TEXT, "calibration", model)
     key = saliency_key(
@@ -47,10 +54,6 @@ def main() -> int:
     )
     saliency = find(key)
     assert saliency is not None, "make_assets.py computes this map first"
-    recipe, bits, group = CHAT_SIDE
-    request = next(one for one in calibration_requests() if (one.method, one.spec.bits, one.spec.group_size) == CHAT_SIDE)
-    found = [info for info in store.list() if info.status == "done" and info.request is not None and info.request.key() == request.key()]
-    assert found, "make_assets.py makes this run first"
     blocks = store.blocks(found[0].id)
     evaluation = load_text(TEXT, "evaluation", model)
     wanted = Wanted(

@@ -1,6 +1,7 @@
 """Scores the kept conversation's answer token by token and keeps it under assets/results. `make assets` runs it after make_assets.py.
 
-It uses the conversation and the calibrated run that make_assets.py made, under SALQ_HOME; about half a minute on one core.
+It uses the conversation and the calibrated run that make_assets.py made, under SALQ_HOME; about half a minute on one core. What is
+kept under the same hash stays.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from salq.chat.participants import Participant  # noqa: E402
 from salq.chat.scoring import fork, load_pair, text_of, view  # noqa: E402
 from salq.cli.follow import open_store  # noqa: E402
 from salq.core.drain import drain  # noqa: E402
-from salq.core.files import atomic_path  # noqa: E402
+from salq.core.files import atomic_path, read_json  # noqa: E402
 from salq.evaluation.restore import break_down  # noqa: E402
 from salq.evaluation.tokens import score_tokens  # noqa: E402
 from salq.models.catalogue import DEFAULT_MODEL  # noqa: E402
@@ -44,6 +45,9 @@ def fingerprint() -> str:
 
 def main() -> int:
     """Score the original's answer and the run's, break the worst token down, keep all of it with the command."""
+    path = kept_folder(DEFAULT_MODEL) / "tokens.json"
+    if path.exists() and read_json(path).get("fingerprint") == fingerprint():
+        return 0
     store, (request, chat) = open_store(), asked()
     run = next((info for info in store.list() if info.status == "done" and info.request is not None and info.request.key() == request.key()), None)
     assert run is not None, "make_assets.py makes this run first"

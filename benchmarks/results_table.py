@@ -12,6 +12,7 @@ sys.path.insert(0, str(ROOT))
 
 from salq.models.catalogue import DEFAULT_MODEL  # noqa: E402 - the checkout is put on the path first
 from salq.runs.kept import KeptRun, kept_runs  # noqa: E402
+from salq.ui.insights import recipe_title  # noqa: E402
 
 README = ROOT / "README.md"
 START, END = "<!-- results -->", "<!-- /results -->"
@@ -32,8 +33,9 @@ def table(runs: list[KeptRun]) -> str:
         f"SmolLM2-135M-Instruct, reference: {first['reference_note'] or 'the published weights'}; preset `quick`;\n"
         f"perplexity ± standard error and KL(original ‖ quantized) on {first['windows']} windows of {first['window']} tokens of the text\n"
         f"*{first['text']}*, which calibration did not see; calibrated on the bundled text that the model wrote itself; 2 CPU cores.\n"
-        "Sizes count scales, zero points and adapters, in the packed format. Time is the blocks' alone: SAPR's saliency map was there already,\n"
-        "and takes about a minute. Peak memory is that of the run's process, evaluation included.\n\n"
+        "Sizes count scales, zero points and adapters, in the packed format. Time is the blocks' and the end-to-end pass's, where a recipe has one;\n"
+        "SAPR's saliency map was there already, and takes about a minute. GPTQ, salq and salq-full ran on another machine than the\n"
+        "rest: their times are to be compared with each other. Peak memory is that of the run's process, evaluation included.\n\n"
         + "\n".join(rows)
         + "\n\n<details><summary>The command that made each row</summary>\n\n```text\n"
         + commands
@@ -48,11 +50,10 @@ def readme_with(text: str, body: str) -> str:
 
 def _row(run: KeptRun) -> str:
     one = run.metrics
-    names = {"rtn": "RTN", "apiq": "ApiQ", "sapr": "SAPR"}
     size = f"{one['bits_per_weight']:.2f} | {one['size_mb']:.1f} | {one['model_size_mb']:.1f}"
     quality = f"{_perplexity(one, 'perplexity')} | {one['kl']:.3g} | {100 * one['top1_agreement']:.1f} %"
     cost = f"{_duration(one['seconds'])} | {one['peak_memory_gb']:.1f} GB"
-    return f"| {names.get(one['recipe'], one['recipe'])} | {one['tag']} | {size} | {quality} | {cost} |"
+    return f"| {recipe_title(one['recipe'])} | {one['tag']} | {size} | {quality} | {cost} |"
 
 
 def _perplexity(one: dict[str, float], name: str) -> str:

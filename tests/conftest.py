@@ -28,7 +28,8 @@ def salq_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = tmp_path / "salq_home"
     monkeypatch.setenv("SALQ_HOME", str(home))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.delenv("SPACE_ID", raising=False)
+    for name in ("SPACE_ID", "SALQ_PUBLIC"):
+        monkeypatch.delenv(name, raising=False)
     return home
 
 

@@ -44,13 +44,15 @@ def runs_dir() -> Path:
 
 
 def is_public_host() -> bool:
-    """True on a HF Space: caps on models, samples and tokens apply, and no path of a visitor is ever opened."""
-    return bool(os.environ.get("SPACE_ID"))
+    """True on a HF Space and with SALQ_PUBLIC=1 (class servers): caps on models, samples and tokens apply, no path of a visitor is ever opened,
+    and a run is stopped or resumed by the visitor who started it only.
+    """
+    return bool(os.environ.get("SPACE_ID")) or _is_on("SALQ_PUBLIC")
 
 
 def hub_is_disabled() -> bool:
     """True when the user forbade network access to the hub (the hub client's own variables)."""
-    return any(os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"} for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+    return any(_is_on(name) for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
 
 
 def has_hub_token() -> bool:
@@ -92,3 +94,7 @@ def c_compiler() -> str | None:
     """The C compiler that triton would start a kernel with: CC, else gcc or clang; None when it is not to be found."""
     named = os.environ.get("CC")
     return shutil.which(named) if named else shutil.which("gcc") or shutil.which("clang")
+
+
+def _is_on(name: str) -> bool:
+    return os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}

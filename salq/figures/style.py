@@ -20,8 +20,8 @@ FONT = "'IBM Plex Sans', ui-sans-serif, system-ui, sans-serif"
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 
-RECIPE_COLOURS = {"rtn": "#E69F00", "apiq": "#0072B2", "sapr": "#009E73"}
-RECIPE_SYMBOLS = {"rtn": "circle", "apiq": "square", "sapr": "diamond"}
+RECIPE_COLOURS = {"rtn": "#E69F00", "gptq": "#CC79A7", "apiq": "#0072B2", "sapr": "#009E73", "salq": "#D55E00", "salq-full": "#56B4E9"}
+RECIPE_SYMBOLS = {"rtn": "circle", "gptq": "cross", "apiq": "square", "sapr": "diamond", "salq": "star", "salq-full": "triangle-up"}
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
 
 SALIENCY_SCALE = "Cividis"

@@ -121,7 +121,7 @@ def _bar(name: str, share: float, colour: str, number: str) -> str:
 
 def recipe_title(name: str) -> str:
     """A recipe's name as its authors write it."""
-    return {"rtn": "RTN", "apiq": "ApiQ", "sapr": "SAPR"}.get(name, name)
+    return {"rtn": "RTN", "gptq": "GPTQ", "apiq": "ApiQ", "sapr": "SAPR"}.get(name, name)
 
 
 def _perplexity(value: float) -> str:

@@ -76,4 +76,4 @@ NOT_PINNED_NO_QUOTA = "It is not pinned. No quota of disk is set here (SALQ_QUOT
 PIN, UNPIN = "Pin", "Unpin"
 PIN_EXPLORED, UNPIN_EXPLORED = "Pin these results", "Unpin these results"
 DELETE_CONFIRM = "Delete this run with its finished blocks? This cannot be undone."
-PASSWORD = "This server asks for a password; whoever runs it has told you. Any name will do."
+PASSWORD = "This server asks for a password; whoever runs it has told you. Any name will do; keep to it, your runs belong to it."

@@ -88,7 +88,8 @@ def serving(folder: Path, model: Path, *, threads: int = 1) -> Iterator[Served]:
         "SALQ_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads), "GRADIO_ANALYTICS_ENABLED": "False",
         "GRADIO_TEMP_DIR": str(folder / "gradio"), "PYTHONUNBUFFERED": "1",
     }  # fmt: skip
-    environment.pop("SPACE_ID", None)
+    for name in ("SPACE_ID", "SALQ_PUBLIC"):
+        environment.pop(name, None)
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-c", SERVE, str(model), str(port)], cwd=settings.ROOT, env=environment, stdin=subprocess.PIPE,

@@ -1,6 +1,6 @@
 """What the first screen shows was made by the recipes of this checkout."""
 
-from benchmarks.make_assets import CALIBRATIONS, SPECS, command, fingerprint
+from benchmarks.make_assets import CALIBRATIONS, SPECS, command, fingerprint, kept_before
 from benchmarks.make_tokens import fingerprint as tokens_fingerprint
 from benchmarks.results_table import README, readme_with, table
 from salq.core.files import read_json
@@ -15,6 +15,7 @@ from salq.ui.token_actions import kept_tokens
 def test_kept_results_were_made_by_the_current_recipes() -> None:
     made = read_json(kept_folder(DEFAULT_MODEL) / "made.json")
     assert made["fingerprint"] == fingerprint(), "a recipe, a preset or the list of runs changed: run `make assets`"
+    assert len(kept_before()) == len(CALIBRATIONS), "`make assets` would compute what is kept once more"
 
 
 def test_the_kept_token_scores_are_of_the_kept_conversation_and_run() -> None:

@@ -57,10 +57,11 @@ def test_a_public_host_refuses_with_the_bound(asked: CalibrateRequest, kind: typ
     assert str(caught.value).endswith(".")
 
 
-def test_the_host_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "value"), [("SPACE_ID", "someone/salq"), ("SALQ_PUBLIC", "1")])
+def test_the_host_decides(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Limits.here() is LOCAL
     check(request(model="meta/other"))
-    monkeypatch.setenv("SPACE_ID", "someone/salq")
+    monkeypatch.setenv(name, value)
     assert Limits.here() is PUBLIC
     with pytest.raises(ModelError):
         check(request(model="meta/other"))
