@@ -14,6 +14,9 @@ LABEL_SIDES = ("top center", "middle right", "bottom center", "middle left")
 WIDE = 300
 """From the best to the worst value: beyond it, only powers of ten are named on the axis, whose smaller marks would run into each other."""
 
+NEAR = (0.04, 0.12)
+"""Share of the chart's width and height within which a label that is there twice would lie on itself."""
+
 QUALITY = {
     "perplexity": "perplexity (lower is better)",
     "kl": "KL divergence from the original, nats per token (lower is better)",
@@ -61,8 +64,9 @@ def trade_off(points: Sequence[TradePoint], quality: str, *, original: float | N
             showlegend=False,
         )
     )
+    named = _named(points)
     for index, recipe in enumerate(dict.fromkeys(point.recipe for point in points)):
-        figure.add_trace(_scatter([point for point in points if point.recipe == recipe], recipe, index))
+        figure.add_trace(_scatter([point for point in points if point.recipe == recipe], recipe, index, named))
     if original is not None and original > 0:
         figure.add_hline(y=original, line={"color": INK, "width": 1, "dash": "dash"})
         note = {
@@ -84,13 +88,27 @@ def trade_off(points: Sequence[TradePoint], quality: str, *, original: float | N
     return figure
 
 
-def _scatter(points: Sequence[TradePoint], recipe: str, index: int) -> go.Scatter:
+def _named(points: Sequence[TradePoint]) -> set[int]:
+    """Identities of the points whose label is written: of equal labels that would lie on each other, the best point's alone."""
+    if not points:
+        return set()
+    sizes, heights = [point.size_mb for point in points], [log10(point.value) for point in points]
+    near = (NEAR[0] * (max(sizes) - min(sizes)), NEAR[1] * (max(heights) - min(heights)))
+    kept: list[TradePoint] = []
+    for point in sorted(points, key=lambda one: one.value):
+        others = (one for one in kept if one.label == point.label and abs(one.size_mb - point.size_mb) <= near[0])
+        if not any(abs(log10(one.value / point.value)) <= near[1] for one in others):
+            kept.append(point)
+    return {id(point) for point in kept}
+
+
+def _scatter(points: Sequence[TradePoint], recipe: str, index: int, named: set[int]) -> go.Scatter:
     symbol = symbol_of(recipe, index)
     return go.Scatter(
         x=[point.size_mb for point in points],
         y=[point.value for point in points],
-        text=[point.label for point in points],
-        customdata=[[point.run, point.hover] for point in points],
+        text=[point.label if id(point) in named else "" for point in points],
+        customdata=[[point.run, point.hover, point.label] for point in points],
         name=recipe,
         error_y=_bars(points, colour_of(recipe, index)),
         mode="markers+text",
@@ -102,7 +120,7 @@ def _scatter(points: Sequence[TradePoint], recipe: str, index: int) -> go.Scatte
             "size": 11,
             "line": {"width": 2, "color": colour_of(recipe, index)},
         },
-        hovertemplate=f"{recipe} %{{text}}<br>%{{x:.1f}} MB, %{{y:.4g}}<br>%{{customdata[1]}}<extra></extra>",
+        hovertemplate=f"{recipe} %{{customdata[2]}}<br>%{{x:.1f}} MB, %{{y:.4g}}<br>%{{customdata[1]}}<extra></extra>",
     )
 
 

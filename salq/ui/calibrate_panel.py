@@ -18,7 +18,10 @@ from salq.ui.status import waiting
 
 LATEST = "latest"
 BLOCK_INFO = "Whose loss curves are drawn."
-KEPT_CHART = "What calibration repairs, measured before: how far the hidden state has moved after each block (solid lines: all blocks quantized)."
+KEPT_CHART = (
+    "What calibration repairs, measured before: how far the hidden state has moved after each block (solid lines: all blocks quantized). "
+    "A recipe that ends with a pass over the whole model (salq) aims at the predictions: its states may move further while those move less."
+)
 EMPTY = "No calibration is running. Choose a recipe and press Start; it goes on if you close this page, and is found again when you come back."
 
 Updates = list[Any]

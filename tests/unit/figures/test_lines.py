@@ -70,3 +70,11 @@ def test_error_bars_end_above_zero_and_points_without_one_have_none() -> None:
     assert (list(bars.array), list(bars.arrayminus)) == ([5.0, 0.0], [pytest.approx(3.6), 0.0])
     assert bars.visible
     assert not trade_off(POINTS, "perplexity").data[1].error_y.visible
+
+
+def test_a_label_that_would_lie_on_itself_is_written_once_at_the_best_point() -> None:
+    near = [TradePoint("w2g64", "apiq", 92, 245.0), TradePoint("w2g64", "salq", 92, 113.0), TradePoint("w2g64", "rtn", 87, 6e5)]
+    figure = trade_off([*near, TradePoint("w8g64", "rtn", 168, 38.6)], "perplexity")
+    written = {trace.name: list(trace.text) for trace in figure.data[1:]}
+    assert written == {"apiq": [""], "salq": ["w2g64"], "rtn": ["w2g64", "w8g64"]}
+    assert [row[2] for trace in figure.data[1:] for row in trace.customdata] == ["w2g64", "w2g64", "w2g64", "w8g64"]  # told on hovering, all the same
