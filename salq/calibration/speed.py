@@ -1,7 +1,8 @@
 """How fast calibration is: against the same steps as a textbook torch loop takes them, and against the machine's own matrix product.
 
 Both loops start from the same parameters, take the same batches, and the losses of their first steps must be the same before their times count: at
-the rates of a short calibration the order of a sum grows into another path within ten steps. The textbook's loop is timed with the allocator as it comes, and once more with the allocator told to keep what is freed, which is a part of salq's speed.
+the rates of a short calibration the order of a sum grows into another path within ten steps. The textbook's loop is timed with the allocator as it
+comes, and once more with the allocator told to keep what is freed, which is a part of salq's speed.
 """
 
 import copy
