@@ -10,7 +10,7 @@ from salq.cli.follow import STOPPED, carry_out, open_store
 from salq.cli.report import emit, note, say
 from salq.core import settings
 from salq.core.errors import ConfigError, SalqError
-from salq.core.files import atomic_path, write_json
+from salq.core.files import atomic_path, path_of, write_json
 from salq.runs.experiment import EXPERIMENTS, Experiment, Side, get, keep_side, load_side, same_codes, sides
 from salq.runs.log import finite
 from salq.runs.store import RunStore
@@ -45,6 +45,10 @@ def add(commands: options.Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do it."""
     experiment = get(args.name)
+    if experiment.chooses and args.eval_text == "auto":
+        if not path_of(args.text).is_file():
+            raise ConfigError(f"{experiment.name} chooses settings on held-out text; give --text FILE, whose last 20 % are held out.")
+        args.eval_text = args.text
     wanted = _sides(args, experiment)
     folder = Path(args.out) / experiment.name
     store, kept = open_store(), []

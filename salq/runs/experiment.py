@@ -39,6 +39,8 @@ class Experiment:
     name: str
     question: str
     contenders: tuple[Contender, ...]
+    chooses: bool = False
+    """Whether settings are chosen by it: it is then measured on held-out calibration text, never on text that is reported."""
 
 
 NO_REGULARIZER = {"stages.*.regularizer.strength": 0.0}
@@ -125,6 +127,7 @@ EXPERIMENTS: dict[str, Experiment] = {
                 ),
                 _rates("one-target", "apiq", COMPENSATED | ONE_PASS | SMALL_STEPS | {"augmented": False}, stages__0__lr_weight=1e-3),
             ),
+            chooses=True,
         ),
         Experiment(
             "rates-of-blocks",
@@ -139,6 +142,7 @@ EXPERIMENTS: dict[str, Experiment] = {
                     for clipping, adapter in STARTED_RATES
                 ),
             ),
+            chooses=True,
         ),
         Experiment(
             "strengths-of-sapr",
@@ -150,6 +154,7 @@ EXPERIMENTS: dict[str, Experiment] = {
                     for strength in (0.1, 0.01, 0.03, 0.3, 1, 0.003)
                 ),
             ),
+            chooses=True,
         ),
     )
 }

@@ -117,7 +117,9 @@ BRIEF = Experiment(
 )
 
 
-def test_experiment(salq: Salq, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_folder: Path, text: str) -> None:
+def test_experiment(
+    salq: Salq, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_folder: Path, text: str
+) -> None:
     """Sides one by one, then the table; a finished side is found again by a home that never ran it."""
     monkeypatch.setitem(EXPERIMENTS, "brief", BRIEF)  # those of the repository run the quick preset
     words = ["experiment", "brief", "--model", str(tiny_folder), "--bits", "2", "--group-size", "32", "--seeds", "1", "--device", "cpu"]
@@ -147,6 +149,9 @@ def test_experiment(salq: Salq, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     assert RunStore(settings.runs_dir()).ids() == []
     assert main([*words, "--only", "nobody,2,0"]) == 2
     assert main(["experiment", "nothing"]) == 2
+    assert main(["experiment", "rates-of-blocks", "--text", "bundled"]) == 2  # settings are not chosen on text that is reported
+    assert main(["experiment", "rates-of-blocks", "--text", text, "--out", str(tmp_path), "--report"]) == 2
+    assert "there is no finished side" in capsys.readouterr().err.lower()
 
 
 def test_saliency_and_errors(salq: Salq, tiny_folder: Path, text: str) -> None:
