@@ -43,12 +43,14 @@ def variants(quick: dict[str, Any]) -> dict[str, dict[str, Any]]:
     def times(factor: float) -> dict[str, float]:
         return {name: quick[name] * factor for name in ("lr_scale", "lr_adapter")}
 
+    longer = {"steps": 3 * quick["steps"] // 2, "n_samples": 3 * quick["n_samples"] // 2}
     return {
         "preset": {},
         "half the rates": times(0.5),
         "twice the rates": times(2.0),
         "twice the batch, half the steps": {"batch_size": 2 * quick["batch_size"], "steps": quick["steps"] // 2},
-        "half again the steps": {"steps": 3 * quick["steps"] // 2, "n_samples": 3 * quick["n_samples"] // 2},
+        "half again the steps": longer,
+        "half again the steps, half the rates": longer | times(0.5),
         "new samples": {"n_samples": 4 * quick["n_samples"]},
         "a quarter of the samples": {"n_samples": quick["n_samples"] // 4},
     }
@@ -62,6 +64,7 @@ def main() -> None:
     parser.add_argument("--bits", type=int, default=2)
     parser.add_argument("--text", required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", metavar="NAME;NAME", help="these passes beside the preset's; without it all of them")
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
     keep_freed_memory()  # as the process of a run does
@@ -78,7 +81,9 @@ def main() -> None:
         return drain(score(model, quantized_copy(model, found), windows, text=held_out.name))
 
     before, first, rows = measured(blocks), None, []
-    for name, changed in variants(recipe.distillation.model_dump()).items():
+    passes = variants(recipe.distillation.model_dump())
+    wanted = {"preset", *args.only.split(";")} if args.only else set(passes)
+    for name, changed in ((name, changed) for name, changed in passes.items() if name in wanted):
         config, started = recipe.distillation.model_copy(update=changed), time.monotonic()
         samples = sample_windows(text, model.tokenizer, config.n_samples, config.seq_len, args.seed)
         result = drain(distill(model, blocks, samples, config, known=known, seed=args.seed))
@@ -89,7 +94,8 @@ def main() -> None:
                      "kl_minus_preset": difference.to_json()})  # fmt: skip
         print(rows[-1], flush=True)
     value = {
-        "command": f"python benchmarks/rates_of_distillation.py --recipe {args.recipe} --bits {args.bits} --text {last_part(args.text)}",
+        "command": f"python benchmarks/rates_of_distillation.py --recipe {args.recipe} --bits {args.bits} --text {last_part(args.text)}"
+        + (f" --seed {args.seed}" if args.seed else "") + (f" --only '{args.only}'" if args.only else ""),
         "model": args.model, "reference": model.reference_label, "recipe": args.recipe, "bits": args.bits, "group_size": 64, "seed": args.seed,
         "text": held_out.name, "windows": WINDOWS, "window": WINDOW, "perplexity_original": before.original_perplexity,
         "preset": recipe.distillation.model_dump(), "kl_after_blocks": before.kl, "perplexity_after_blocks": before.perplexity, "passes": rows,
