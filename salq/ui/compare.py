@@ -44,7 +44,7 @@ SIDE_INFO = (
     "Rounding to nearest, or a calibration.",
     "A third answer, if you like.",
 )
-PROMPT_HINT = "Ask something"
+PROMPT_HINT = "Ask something; Enter sends"
 SAMPLING_NOTE = "All sides use the same settings and the same seed."
 LENGTH_INFO = "Longest answer, in tokens."
 TEMPERATURE_INFO = "0 always takes the most likely token, so asking again gives the same answer."
@@ -132,7 +132,7 @@ def _build(ctx: UiContext) -> _Parts:
             columns.append(column)
     with gr.Row(equal_height=True, elem_id="compare-ask"):
         prompt = gr.Textbox(
-            "", show_label=False, label="Prompt", placeholder=PROMPT_HINT, lines=2, max_lines=6, max_length=20_000, container=False, scale=8,
+            "", show_label=False, label="Prompt", placeholder=PROMPT_HINT, lines=1, max_lines=6, max_length=20_000, container=False, scale=8,
             min_width=220, elem_id="compare-prompt",
         )  # fmt: skip
         with gr.Column(scale=1, min_width=130):

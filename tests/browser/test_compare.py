@@ -18,9 +18,12 @@ LONG_MS = 180_000
 SPEED = re.compile(r"[\d.]+ tokens/s, first token after [\d.]+ s, [\d.]+ GB of memory, \d+ tokens")
 
 
-def ask(page: Page, prompt: str) -> None:
+def ask(page: Page, prompt: str, *, by_key: bool = False) -> None:
     page.locator("#compare-prompt textarea").fill(prompt)
-    page.locator("#compare-send").click()
+    if by_key:
+        page.locator("#compare-prompt textarea").press("Enter")
+    else:
+        page.locator("#compare-send").click()
     expect(page.locator("#compare-prompt textarea")).to_have_value("")  # taken, and the stop button is there
 
 
@@ -92,7 +95,7 @@ def test_what_is_said_is_text_and_history_belongs_to_the_visitor(served: Served,
     expect(page.locator("#compare-chat-0")).to_contain_text(evil)
     assert page.locator("#compare-chat-0 img, #compare-chat-0 b").count() == 0
     assert page.title() != "owned"
-    ask(page, "And again")
+    ask(page, "And again", by_key=True)
     answered(page)
     expect(page.locator("#compare-chat-0 .salq-log-talk > div")).to_have_count(4)
     other = visit("?tab=compare")
