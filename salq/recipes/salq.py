@@ -37,8 +37,8 @@ steps of one sample each, because twice the sample takes nearly twice the time.
 
 Chosen by hand; `benchmarks/rates_of_distillation.py` (2 bits, held-out calibration text, one seed) agrees: twice the rates,
 twice the batch at as many tokens and fewer samples are worse, half the rates and four times the samples the same;
-half again the steps are better, and outside the time. At 3 bits, same text and seed, half the rates are better by 0.019 nats/token (of 0.344)
-and twice the batch is no worse: one seed on one text, so the rates stay one pair for all widths until more is measured."""
+half again the steps are better. At 3 bits, same text, half the rates are better by 0.019 and 0.022 nats/token (seeds 0 and 1, of 0.344 and 0.351),
+and with half again the steps by 0.035 (seed 1): to be taken over together with every kept side of these recipes."""
 
 LONGER = {"adapter.rank": 16, "data.n_samples": 192, "distillation.steps": 960, "distillation.n_samples": 960}
 """What `base` changes in `quick`: the same rates, three times the text for the blocks, and an end-to-end pass of about 40 minutes on two cores
