@@ -6,6 +6,7 @@ from typing import Any
 from salq.cli.display import Display
 from salq.cli.report import emit, note, result_facts, say, with_stable_keys
 from salq.core import settings
+from salq.core.progress import kept_words
 from salq.runs.execute import execute
 from salq.runs.store import RunInfo, RunStore
 from salq.runs.worker import start
@@ -50,9 +51,7 @@ def report(info: RunInfo, *, as_json: bool, beside: Mapping[str, Any] | None = N
     if info.status == "failed":
         note(f"salq: {info.progress.message}")
     elif info.status != "done":
-        kept = info.progress.blocks_done
-        blocks = "1 finished block is" if kept == 1 else f"{kept} finished blocks are"
-        note(f"salq: stopped; {blocks} kept, `python -m salq runs resume {info.id}` goes on from there.")
+        note(f"salq: stopped; {kept_words(info.progress.blocks_done)}, `python -m salq runs resume {info.id}` goes on from there.")
     if as_json:
         emit(run_json(info) | dict(beside or {}))
     elif info.status == "done" and info.kind == "calibrate":

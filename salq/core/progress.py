@@ -186,5 +186,9 @@ def fold(stream: Iterable[ev.Event]) -> Progress:
 
 def cancelled_words(done_blocks: int) -> str:
     """What is said of a run that was stopped, also of one that could not say it itself."""
-    kept = "1 finished block is" if done_blocks == 1 else f"{done_blocks} finished blocks are"
-    return f"Cancelled; {kept} kept, resume goes on from there."
+    return f"Cancelled; {kept_words(done_blocks)}, resume goes on from there."
+
+
+def kept_words(done_blocks: int) -> str:
+    """1 finished block is kept, 3 finished blocks are kept."""
+    return "1 finished block is kept" if done_blocks == 1 else f"{done_blocks} finished blocks are kept"
