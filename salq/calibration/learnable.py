@@ -66,7 +66,7 @@ class LearnableLinear(nn.Module):
         """The quantized linear on `x`. The adapter is added to the weight, whose gradient is needed anyway (see `StudentLinear`)."""
         weight = self.quantized_weight()
         if self.lora_A is not None and self.lora_B is not None:
-            weight = weight + self.frozen.scaling * self.lora_B @ self.lora_A
+            weight = torch.addmm(weight, self.lora_B, self.lora_A, alpha=self.frozen.scaling)
         return nn.functional.linear(x, weight, self.bias)
 
     @torch.no_grad()

@@ -68,7 +68,7 @@ class StudentLinear(nn.Module):
         if self.adapter is None:
             return self.fake_weight()
         if self._effective is None:
-            self._effective = self.fake_weight() + self.adapter.delta()
+            self._effective = self.adapter.added_to(self.fake_weight())
         return self._effective
 
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:

@@ -84,9 +84,9 @@ class Adapter(nn.Module):
         self.lora_B.copy_(left * root)
         self.lora_A.copy_(right / (self.scaling * root[:, None]))
 
-    def delta(self) -> Float[Tensor, "out in"]:
-        """The matrix that this adapter adds to the weight."""
-        return self.scaling * self.lora_B @ self.lora_A
+    def added_to(self, weight: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
+        """weight + scaling * lora_B @ lora_A, in one product."""
+        return torch.addmm(weight, self.lora_B, self.lora_A, alpha=self.scaling)
 
 
 def low_rank(

@@ -97,21 +97,20 @@ class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, scale: Tensor, zero_point: Tensor, max_code: int) -> Tensor:
-        ratio = weight / scale.unsqueeze(-1)
-        zero = zero_point.unsqueeze(-1)
-        unclamped = ratio.round() + zero
+        ratio, zero = weight / scale.unsqueeze(-1), zero_point.unsqueeze(-1)
+        unclamped = ratio.round().add_(zero)
         level = unclamped.clamp(0, max_code)
-        inside = level == unclamped
+        inside = unclamped.eq_(level)  # 1 or 0, in place: this runs in every step of a calibration and is bound by memory
         level.sub_(zero)
-        ctx.save_for_backward(inside if ctx.needs_input_grad[0] else None, level - ratio * inside if ctx.needs_input_grad[1] else None)
+        by_scale = torch.addcmul(level, ratio, inside, value=-1) if ctx.needs_input_grad[1] else None
+        ctx.save_for_backward(inside.bool() if ctx.needs_input_grad[0] else None, by_scale)
         return level.mul_(scale.unsqueeze(-1))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         inside, by_scale = ctx.saved_tensors
         grad_weight = grads[0] * inside if inside is not None else None
-        # Under saved_tensors unpacking the product is reduced at once: [out, groups, group] -> [out, groups].
-        grad_scale = torch.einsum("ogi,ogi->og", grads[0], by_scale) if by_scale is not None else None
+        grad_scale = (grads[0] * by_scale).sum(-1) if by_scale is not None else None
         return grad_weight, grad_scale, None, None
 
 
