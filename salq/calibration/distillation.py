@@ -6,6 +6,9 @@ theta is {u, A, B}: codes and zero points stay as the blocks decided them, as in
 section 3.3), which trains step sizes on the text's own tokens; the target here is the original's prediction (LLM-QAT, arXiv 2305.17888,
 eq. 4), so that no text has to be true. With `lr_weight` the weights are trained too, through straight-through rounding, and the codes are
 decided anew at the end. A relative learning rate (u is a logarithm) fits groups of any magnitude and keeps every scale positive.
+
+The rates of u, A and B are those of 2 bits, times 3 / (2^bits - 1) at other widths: the step of a grid over the same range, which is what they
+have to make up for.
 """
 
 import math
@@ -27,9 +30,12 @@ from salq.core.errors import Diverged
 from salq.core.events import Event, MetricReported, PhaseDone, PhaseStarted, PhaseStep
 from salq.core.progress import DISTILLATION
 from salq.models.llama import Llama
+from salq.quant.spec import QuantSpec
 
 WARMUP = 0.05
 """Share of the steps in which the learning rates rise from 0: Adam's first estimates are poor."""
+COARSEST = 3
+"""Largest code of a grid of 2 bits."""
 SECONDS_BETWEEN_CHECKPOINTS = 120.0
 PHASE = "distillation"
 
@@ -43,8 +49,18 @@ class Distillation(BaseModel):
     batch_size: int = Field(default=4, ge=1, le=1024, description="Samples per step of the end-to-end pass.")
     n_samples: int = Field(default=128, ge=1, le=65536, description="Text samples of the end-to-end pass, used again when the steps need more.")
     seq_len: int = Field(default=256, ge=8, le=8192, description="Tokens per sample of the end-to-end pass.")
-    lr_scale: float = Field(default=1e-3, ge=0, le=10, description="Learning rate of the logarithm of the scales: 0.001 is 0.1 % a step.")
-    lr_adapter: float = Field(default=1e-3, ge=0, le=10, description="Learning rate of the adapters in the end-to-end pass.")
+    lr_scale: float = Field(
+        default=1e-3,
+        ge=0,
+        le=10,
+        description="Learning rate of the logarithm of the scales at 2 bits: 0.001 is 0.1 % a step; finer grids take smaller steps.",
+    )
+    lr_adapter: float = Field(
+        default=1e-3,
+        ge=0,
+        le=10,
+        description="Learning rate of the adapters in the end-to-end pass at 2 bits; finer grids take smaller steps.",
+    )
     lr_weight: float = Field(
         default=0.0, ge=0, le=10, description="Learning rate of the weights; 0 keeps them, and the codes, as the blocks left them."
     )
@@ -148,6 +164,12 @@ def rate(step: int, of: int) -> float:
     return (step + 1) / rise if step < rise else 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, of - rise)))
 
 
+def learning_rates(config: Distillation, spec: QuantSpec) -> dict[str, float]:
+    """The rate of every parameter of a LearnableLinear on this grid, by its name."""
+    step = COARSEST / spec.max_code
+    return {"log_gain": step * config.lr_scale, "lora_A": step * config.lr_adapter, "lora_B": step * config.lr_adapter, "weight": config.lr_weight}
+
+
 def _order(n_samples: int, config: Distillation, seed: int) -> list[Tensor]:
     """Samples of every step: one random permutation after the other, so that each sample is used equally often."""
     generator = torch.Generator().manual_seed(seed * 1009 + 7)
@@ -162,10 +184,10 @@ def _learners(student: Llama, index: int, block: Block) -> dict[str, LearnableLi
 
 
 def _optimizer(student: Llama, config: Distillation) -> torch.optim.AdamW:
-    rates = {"log_gain": config.lr_scale, "lora_A": config.lr_adapter, "lora_B": config.lr_adapter, "weight": config.lr_weight}
     chosen: dict[float, list[nn.Parameter]] = {}
     for module in student.model.modules():
         if isinstance(module, LearnableLinear):
+            rates = learning_rates(config, module.frozen.spec)
             for name, parameter in module.named_parameters(recurse=False):
                 chosen.setdefault(rates[name], []).append(parameter)
                 parameter.requires_grad_(rates[name] > 0)
