@@ -18,7 +18,7 @@ import numpy as np  # noqa: E402 - the checkout is put on the path first
 
 from benchmarks.output import tell  # noqa: E402
 from salq import recipes  # noqa: E402
-from salq.calibration.distillation import distill  # noqa: E402
+from salq.calibration.distillation import COARSEST, distill  # noqa: E402
 from salq.calibration.engine import calibrate  # noqa: E402
 from salq.calibration.store import MemoryBlocks  # noqa: E402
 from salq.core.device import choose_device, keep_freed_memory  # noqa: E402
@@ -31,13 +31,14 @@ from salq.evaluation.scores import Scores, score  # noqa: E402
 from salq.kernels.assemble import quantized_copy  # noqa: E402
 from salq.models.catalogue import DEFAULT_MODEL  # noqa: E402
 from salq.models.llama import load_model  # noqa: E402
+from salq.quant.spec import QuantSpec  # noqa: E402
 from salq.runs.environment import environment  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "rates-of-distillation.json"
 WINDOWS, WINDOW = 8, 512
 
 
-def variants(quick: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def variants(quick: dict[str, Any], spec: QuantSpec) -> dict[str, dict[str, Any]]:
     """{name: what it changes in the preset's pass}; the first one changes nothing."""
 
     def times(factor: float) -> dict[str, float]:
@@ -47,6 +48,7 @@ def variants(quick: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {
         "preset": {},
         "half the rates": times(0.5),
+        "the rates of 2 bits": times(spec.max_code / COARSEST),
         "twice the rates": times(2.0),
         "twice the batch, half the steps": {"batch_size": 2 * quick["batch_size"], "steps": quick["steps"] // 2},
         "half again the steps": longer,
@@ -81,7 +83,7 @@ def main() -> None:
         return drain(score(model, quantized_copy(model, found), windows, text=held_out.name))
 
     before, first, rows = measured(blocks), None, []
-    passes = variants(recipe.distillation.model_dump())
+    passes = variants(recipe.distillation.model_dump(), recipe.spec)
     wanted = {"preset", *args.only.split(";")} if args.only else set(passes)
     for name, changed in ((name, changed) for name, changed in passes.items() if name in wanted):
         config, started = recipe.distillation.model_copy(update=changed), time.monotonic()
