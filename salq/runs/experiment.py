@@ -194,7 +194,8 @@ def get(name: str) -> Experiment:
 
 
 def sides(experiment: Experiment, template: CalibrateRequest, bits: Sequence[int], seeds: int) -> list[Side]:
-    """Every side, baseline first within each seed, and the honest neighbours: rounding to nearest at each bit-width and at the next one.
+    """Every side, baseline first within each seed, and the honest neighbours, with the first seed: rounding to nearest at each bit-width and at the
+    next one; and the best recipe at the next one, unless settings are chosen or a part of the model is calibrated.
 
     template: a request whose model, texts, device, preset and group size hold for all sides; its recipe, bits and seed are replaced.
     """
@@ -207,11 +208,16 @@ def sides(experiment: Experiment, template: CalibrateRequest, bits: Sequence[int
         changed = {"recipe_json": recipe.model_dump(mode="json"), "seed": seed, "title": f"{experiment.name}: {contender.label}"}
         return Side(contender.label, seed, template.model_copy(update=changed))
 
-    widths = sorted({*bits, *(NEXT_BITS[width] for width in bits)})
-    neighbours = [side(Contender("rtn", "rtn"), width, 0) for width in widths]
-    return neighbours + [side(one, width, seed) for seed in range(seeds) for width in bits for one in experiment.contenders]
+    following = {NEXT_BITS[width] for width in bits}
+    neighbours = [side(ROUNDING, width, 0) for width in sorted({*bits, *following})]
+    asked = [side(one, width, seed) for seed in range(seeds) for width in bits for one in experiment.contenders]
+    known = {one.file for one in asked}
+    whole = not experiment.chooses and template.n_blocks is None
+    best = [side(BEST, width, 0) for width in sorted(following)] if whole else []
+    return neighbours + asked + [one for one in best if one.file not in known]
 
 
+ROUNDING, BEST = Contender("rtn", "rtn"), Contender("salq", "salq")
 NEXT_BITS = {2: 3, 3: 4, 4: 8, 8: 8}
 
 

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from salq.evaluation.paired import Floats, Interval, degradation_removed, mean_difference, over_seeds
-from salq.runs.experiment import Experiment
+from salq.runs.experiment import BEST, ROUNDING, Experiment
 
 Kept = Mapping[str, Any]
 
 
 def rows(experiment: Experiment, kept: Sequence[Kept]) -> list[dict[str, Any]]:
-    """One row per (bits, recipe), neighbours by rounding to nearest included; differences are against the baseline over the seeds both have.
+    """One row per (bits, recipe), neighbours included; differences are against the baseline over the seeds both have.
 
     Keys: recipe, bits, seeds, bits_per_weight, size_mb, perplexity, kl, top1_agreement, seconds, peak_memory_gb (means over seeds), and for what is
     not the baseline: degradation_removed with interval [low, high], nll, kl_difference, top1_difference and output_error (B minus A, with
@@ -23,7 +23,7 @@ def rows(experiment: Experiment, kept: Sequence[Kept]) -> list[dict[str, Any]]:
     for side in kept:
         grouped[side["bits"], side["recipe"]][side["seed"]] = side
     baseline = experiment.contenders[0].label
-    order = ["rtn", *(contender.label for contender in experiment.contenders)]
+    order = [contender.label for contender in (ROUNDING, *experiment.contenders, BEST)]
     found = []
     for bits, label in sorted(grouped, key=lambda key: (key[0], order.index(key[1]))):
         here, base = grouped[bits, label], grouped.get((bits, baseline), {})

@@ -16,10 +16,19 @@ def test_every_side_can_be_asked_for(name: str) -> None:
     experiment = get(name)
     found = sides(experiment, TEMPLATE, bits=[2], seeds=2)
     assert [side.label for side in found[:3]] == ["rtn", "rtn", experiment.contenders[0].label]  # the neighbours, then the baseline
-    assert len({side.file for side in found}) == len({side.key for side in found}) == len(found) == 2 + 2 * len(experiment.contenders)
+    best = [("salq", 3)] if not experiment.chooses else []
+    assert len({side.file for side in found}) == len({side.key for side in found}) == len(found) == 2 + 2 * len(experiment.contenders) + len(best)
+    assert [(side.label, side.bits) for side in found[len(found) - len(best) :]] == best
     for side in found:
         check(side.request)
         assert side.request.recipe.preset == "quick"
+
+
+def test_the_best_recipe_at_the_next_width_is_a_neighbour_once() -> None:
+    asked = [(side.bits, side.seed) for side in sides(get("salq-vs-apiq"), TEMPLATE, (2, 3), 2) if side.label == "salq"]
+    assert sorted(asked) == [(2, 0), (2, 1), (3, 0), (3, 1), (4, 0)]
+    part = TEMPLATE.model_copy(update={"n_blocks": 2})
+    assert all(side.label != "salq" for side in sides(get("sapr-vs-apiq"), part, (2, 3), 1)), "its pass needs all blocks"
 
 
 def test_the_ablation_of_refreshed_saliency_differs_in_nothing_else() -> None:
