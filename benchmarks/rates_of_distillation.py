@@ -48,7 +48,7 @@ def variants(quick: dict[str, Any], spec: QuantSpec) -> dict[str, dict[str, Any]
     return {
         "preset": {},
         "half the rates": times(0.5),
-        "the rates of 2 bits": times(spec.max_code / COARSEST),
+        **({"the rates of 2 bits": times(spec.max_code / COARSEST)} if spec.max_code > COARSEST else {}),
         "twice the rates": times(2.0),
         "twice the batch, half the steps": {"batch_size": 2 * quick["batch_size"], "steps": quick["steps"] // 2},
         "half again the steps": longer,

@@ -208,7 +208,7 @@ def sides(experiment: Experiment, template: CalibrateRequest, bits: Sequence[int
         changed = {"recipe_json": recipe.model_dump(mode="json"), "seed": seed, "title": f"{experiment.name}: {contender.label}"}
         return Side(contender.label, seed, template.model_copy(update=changed))
 
-    following = {NEXT_BITS[width] for width in bits}
+    following = {NEXT_BITS[width] for width in bits if width in NEXT_BITS}
     neighbours = [side(ROUNDING, width, 0) for width in sorted({*bits, *following})]
     asked = [side(one, width, seed) for seed in range(seeds) for width in bits for one in experiment.contenders]
     known = {one.file for one in asked}
@@ -218,7 +218,7 @@ def sides(experiment: Experiment, template: CalibrateRequest, bits: Sequence[int
 
 
 ROUNDING, BEST = Contender("rtn", "rtn"), Contender("salq", "salq")
-NEXT_BITS = {2: 3, 3: 4, 4: 8, 8: 8}
+NEXT_BITS = {2: 3, 3: 4, 4: 8}
 
 
 def load_side(folder: Path, side: Side) -> dict[str, Any] | None:

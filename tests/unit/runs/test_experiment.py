@@ -29,6 +29,7 @@ def test_the_best_recipe_at_the_next_width_is_a_neighbour_once() -> None:
     assert sorted(asked) == [(2, 0), (2, 1), (3, 0), (3, 1), (4, 0)]
     part = TEMPLATE.model_copy(update={"n_blocks": 2})
     assert all(side.label != "salq" for side in sides(get("sapr-vs-apiq"), part, (2, 3), 1)), "its pass needs all blocks"
+    assert all(side.label != "salq" for side in sides(get("sapr-vs-apiq"), TEMPLATE, (8,), 1)), "nothing comes after 8 bits"
 
 
 def test_the_ablation_of_refreshed_saliency_differs_in_nothing_else() -> None:
