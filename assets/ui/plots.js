@@ -9,17 +9,25 @@
   const namesOf = (plot) => (plot.data[0].customdata || []).map((row) => row[0][0]);
 
   // The first of several quick moves goes to the server at once, the others as one when PAUSE is over: nobody waits, nothing piles up.
-  const PAUSE = 250;
-  function paced(name) {
-    let timer = 0, latest = null;
+  // Until the server's selection is what was sent last, it is an older one and moves nothing; a choice that it refuses gives way after PATIENCE.
+  const PAUSE = 250, PATIENCE = 10000;
+  function paced(name, follow) {
+    let timer = 0, latest = null, sent = null, late = 0;
     const send = (data) => {
       latest = null;
-      timer = setTimeout(() => { timer = 0; if (latest) send(latest); }, PAUSE);
+      sent = data;
+      timer = setTimeout(() => { timer = 0; if (latest) send(latest); else follow(); }, PAUSE);
+      clearTimeout(late);
+      late = setTimeout(() => { sent = null; follow(); }, PATIENCE);
       trigger(name, data);
     };
-    return { choose: (data) => (timer ? (latest = data) : send(data)), busy: () => timer !== 0 };
+    const isOld = (value) => {
+      if (sent && !timer && Object.keys(sent).every((key) => sent[key] === value[key])) sent = null;
+      return sent !== null;
+    };
+    return { choose: (data) => (timer ? (latest = data) : send(data)), isOld };
   }
-  const cells = paced("cell"), spots = paced("spot");
+  const cells = paced("cell", () => follow()), spots = paced("spot", () => followSpot());
 
   // ---- the grid: click, keys, outline ---------------------------------------------------------------------------------------
   function pick(plot, block, row) {
@@ -83,7 +91,7 @@
   // The server's selection (a link, a picker, another tab) moves the outline.
   function follow() {
     const plot = plotIn(GRID), chosen = props.value;
-    if (cells.busy() || !plot || !chosen || !plot.data) return; // a key just pressed is newer than what the server knows
+    if (!plot || !chosen || !plot.data || cells.isOld(chosen)) return;
     const row = namesOf(plot).indexOf(chosen.matrix);
     if (row >= 0) {
       cursor = { block: chosen.block, row };
@@ -140,7 +148,7 @@
 
   function followSpot() {
     const plot = plotIn(MAPS), chosen = props.value;
-    if (spots.busy() || !plot || !plot.layout || !plot.layout.meta || !chosen) return;
+    if (!plot || !plot.layout || !plot.layout.meta || !chosen || spots.isOld(chosen)) return;
     const meta = plot.layout.meta, column = meta.group_size ? chosen.group * meta.group_size : 0;
     spot = { row: cellOf(meta.rows, chosen.row || 0), col: cellOf(meta.cols, column || 0) };
     frameSpot(plot);

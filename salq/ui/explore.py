@@ -7,6 +7,7 @@ import gradio as gr
 
 from salq.figures import METRICS
 from salq.ui import words
+from salq.ui.bridge import EVERY
 from salq.ui.context import UiContext
 from salq.ui.explore_actions import LINEARS, POOLINGS, TABLE_HEADER
 from salq.ui.explore_charts import Chart
@@ -269,9 +270,9 @@ def _wire(ctx: UiContext, over: _Overview, parts: _Parts, first: First) -> None:
 def _wire_selecting(ctx: UiContext, draw: Drawing, detail: _Detail, group: _Group) -> None:
     model = ctx.sidebar.model
     latest: dict[str, Any] = {"trigger_mode": "always_last", **QUIET}
-    ctx.bridge.cell(draw.pick_cell, [ctx.selection, model], ctx.selection, **latest)
     both = [ctx.selection, ctx.spot]
-    ctx.bridge.spot(draw.pick_spot, [*both, model], both, **latest)
+    ctx.bridge.cell(draw.pick_cell, [ctx.selection, model], ctx.selection, **EVERY, **QUIET)
+    ctx.bridge.spot(draw.pick_spot, [*both, model], both, **EVERY, **QUIET)
     pickers, numbers = [detail.block, detail.matrix], [group.row, group.group]
     gr.on([one.input for one in pickers], draw.pick_names, [*pickers, ctx.selection, model], ctx.selection, **latest)
     gr.on([one.input for one in numbers], draw.pick_numbers, [*numbers, *both, model], both, **latest)

@@ -17,6 +17,7 @@ from salq.lessons.words import LESSONS, Lesson
 from salq.models.catalogue import DEFAULT_MODEL
 from salq.models.shapes import linear_shapes
 from salq.runs.exploration import Exploration, explorations, saliency_key_of
+from salq.ui.bridge import EVERY
 from salq.ui.context import UiContext
 from salq.ui.explore_actions import is_here, known_config
 from salq.ui.explore_subject import run_of, subjects
@@ -59,6 +60,7 @@ def build(ctx: UiContext) -> None:
         show_progress="hidden",
         concurrency_limit=2,
         queue=True,
+        **EVERY,
     )
 
 

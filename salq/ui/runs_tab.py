@@ -7,6 +7,7 @@ import gradio as gr
 
 from salq.core.errors import ConfigError
 from salq.ui import verdict, words
+from salq.ui.bridge import EVERY
 from salq.ui.context import BITS, GROUP_SIZES, WHOLE_ROW, Choices, UiContext, as_gr_error
 from salq.ui.explore_shown import digest, plot_data
 from salq.ui.html import lede, note, reading, section
@@ -70,8 +71,8 @@ def build(ctx: UiContext) -> None:
     gr.on([ctx.items["runs"].select, quality.input, ctx.sidebar.model.input, timer.tick], draw, inputs, drawn, concurrency_limit=None, **quiet)
     picker.change(lambda chosen: _picked(picked(ctx.store, chosen)), picker, [pin, told], **quiet)
     pin.click(act.pin, picker, None, api_visibility="private").then(draw, inputs, drawn, **quiet)
-    table.select(pick_row, None, picker, **quiet)
-    ctx.bridge.point(pick_point, None, picker, **quiet)
+    table.select(pick_row, None, picker, **EVERY, **quiet)
+    ctx.bridge.point(pick_point, None, picker, **EVERY, **quiet)
     opened.click(act.open, picker, [ctx.run_id, ctx.tabs, ctx.chip], api_visibility="private")
     resume.click(act.resume, picker, ctx.run_id, api_visibility="private").then(draw, inputs, drawn, **quiet)
     cancel.click(act.cancel, picker, None, api_visibility="private").then(draw, inputs, drawn, **quiet)

@@ -12,6 +12,7 @@ import gradio as gr
 from salq.chat.scorer import ScorePool
 from salq.core.errors import ConfigError, SalqError
 from salq.core.settings import ASSETS
+from salq.ui.bridge import EVERY
 from salq.ui.compare_actions import Stops
 from salq.ui.context import Choices, UiContext
 from salq.ui.explore_shown import plot_data
@@ -210,7 +211,7 @@ def _wire(ctx: UiContext, parts: _Parts, pickers: Sequence[gr.Dropdown], turns: 
         run, inputs, parts.scored, concurrency_limit=16, **PRIVATE
     )
     parts.stop.click(halt, None, parts.stop, queue=False, api_visibility="private")
-    parts.bridge.picked(_picked, None, [parts.picked, parts.ask], queue=False, api_visibility="private")
+    parts.bridge.picked(_picked, None, [parts.picked, parts.ask], queue=False, api_visibility="private", **EVERY)
     parts.ask.click(begin, None, [parts.ask, parts.where_stop], queue=False, api_visibility="private").then(
         break_down, [parts.task, parts.picked], parts.broken, concurrency_limit=16, **PRIVATE
     )

@@ -116,6 +116,19 @@ def by_mouse_keys_and_pickers(page: Page) -> None:
         expect(tip).to_contain_text(name)
 
 
+def test_on_a_slow_line_the_last_key_counts(computed: Served, visit: Visit) -> None:
+    page = visit("?tab=explore")
+    expect(page.locator("#explore-grid .salq-cell")).to_be_visible()
+    line = page.context.new_cdp_session(page)
+    line.send("Network.emulateNetworkConditions", {"offline": False, "latency": 700, "downloadThroughput": -1, "uploadThroughput": -1})
+    page.locator("#explore-grid").focus()
+    for key, pause_ms in (("ArrowRight", 0), ("ArrowUp", 1200), ("ArrowUp", 0)):  # the third while the answer to the first is on its way
+        page.keyboard.press(key)
+        page.wait_for_timeout(pause_ms)
+    expect(page.locator("#matrix-name input")).to_have_value("mlp.gate_proj")
+    expect(page.locator("#matrix-block input")).to_have_value("1")
+
+
 def test_pooling_and_bits_redraw_and_a_misfit_is_one_sentence(computed: Served, visit: Visit) -> None:
     page = visit("?tab=explore")
     drawn(page, "matrix-maps")

@@ -21,6 +21,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(420)]
 
 MOVES = 12
 LATENCY_MS = 50
+SLIDER = "(one) => [one.value, one.max, one.getAttribute('aria-valuetext')]"
+CHOSEN = "(one) => one.querySelector('input:checked').value"
 FRAMES = "document.querySelector('.salq-lessons').salqFrames"
 
 ARITHMETIC = """async ({ base, cases, halves, rows, deal, matrix }) => {
@@ -125,18 +127,15 @@ def press_through(page: Page, key: str) -> None:
     """Move every slider and every choice of a lesson by keyboard: numbers, picture and summary follow."""
     lesson = lesson_of(page, key)
     for slider in lesson.locator("input[type=range]").all():
-        before = slider.input_value()
-        slider.focus()
-        slider.press("ArrowRight")
-        if slider.input_value() == before:
-            slider.press("ArrowLeft")
-        assert slider.input_value() != before
-        assert slider.get_attribute("aria-valuetext")
+        before, highest, _ = slider.evaluate(SLIDER)
+        slider.press("ArrowLeft" if before == highest else "ArrowRight")
+        after, _, told = slider.evaluate(SLIDER)
+        assert after != before
+        assert told
     for group in lesson.locator("fieldset").all():
-        chosen = group.locator("input:checked")
-        name = chosen.get_attribute("value")
-        chosen.press("ArrowRight")
-        assert group.locator("input:checked").get_attribute("value") != name
+        name = group.evaluate(CHOSEN)
+        group.locator("input:checked").press("ArrowRight")
+        assert group.evaluate(CHOSEN) != name
     drawn = lesson.locator(".figure svg").inner_html()
     assert len(drawn) > 500
     assert "NaN" not in drawn
@@ -244,6 +243,16 @@ def test_the_selected_matrix_and_what_is_kept_for_the_default_model_only(visit: 
     saliency = lesson_of(page, "saliency")
     saliency.locator(".source button[data-source=selected]").click()
     expect(saliency.locator(".source .note")).to_contain_text("No saliency map of this model")
+
+
+def test_two_lessons_that_ask_at_once_are_both_answered(visit: Visit) -> None:
+    page = opened(visit)
+    line = page.context.new_cdp_session(page)
+    line.send("Network.emulateNetworkConditions", {"offline": False, "latency": 500, "downloadThroughput": -1, "uploadThroughput": -1})
+    lesson_of(page, "groups").locator(".source button[data-source=selected]").press("Enter")
+    lesson_of(page, "levels").locator(".source button[data-source=kept]").press("Enter")
+    expect(lesson_of(page, "groups")).to_have_attribute("data-source", "selected")
+    expect(lesson_of(page, "levels")).to_have_attribute("data-source", "kept")
 
 
 def test_the_tour_goes_on_when_the_learner_does_it_and_can_be_left(visit: Visit) -> None:
