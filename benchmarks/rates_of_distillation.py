@@ -18,7 +18,7 @@ import numpy as np  # noqa: E402 - the checkout is put on the path first
 
 from benchmarks.output import tell  # noqa: E402
 from salq import recipes  # noqa: E402
-from salq.calibration.distillation import COARSEST, distill  # noqa: E402
+from salq.calibration.distillation import distill  # noqa: E402
 from salq.calibration.engine import calibrate  # noqa: E402
 from salq.calibration.store import MemoryBlocks  # noqa: E402
 from salq.core.device import choose_device, keep_freed_memory  # noqa: E402
@@ -48,7 +48,7 @@ def variants(quick: dict[str, Any], spec: QuantSpec) -> dict[str, dict[str, Any]
     return {
         "preset": {},
         "half the rates": times(0.5),
-        **({"the rates of 2 bits": times(spec.max_code / COARSEST)} if spec.max_code > COARSEST else {}),
+        **({f"the rates of {quick['lr_bits']} bits": {"lr_bits": None}} if quick["lr_bits"] != spec.bits else {}),
         "twice the rates": times(2.0),
         "twice the batch, half the steps": {"batch_size": 2 * quick["batch_size"], "steps": quick["steps"] // 2},
         "half again the steps": longer,

@@ -7,14 +7,14 @@ section 3.3), which trains step sizes on the text's own tokens; the target here 
 eq. 4), so that no text has to be true. With `lr_weight` the weights are trained too, through straight-through rounding, and the codes are
 decided anew at the end. A relative learning rate (u is a logarithm) fits groups of any magnitude and keeps every scale positive.
 
-The rates of u, A and B are those of 2 bits, times 3 / (2^bits - 1) at other widths: the step of a grid over the same range, which is what they
-have to make up for.
+With `lr_bits` = b the rates of u, A and B are those of b bits, times (2^b - 1) / (2^bits - 1) at other widths: the step of a grid over the same
+range, which is what they have to make up for.
 """
 
 import math
 import time
 from collections.abc import Generator, Mapping
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -34,8 +34,6 @@ from salq.quant.spec import QuantSpec
 
 WARMUP = 0.05
 """Share of the steps in which the learning rates rise from 0: Adam's first estimates are poor."""
-COARSEST = 3
-"""Largest code of a grid of 2 bits."""
 SECONDS_BETWEEN_CHECKPOINTS = 120.0
 PHASE = "distillation"
 
@@ -53,13 +51,17 @@ class Distillation(BaseModel):
         default=1e-3,
         ge=0,
         le=10,
-        description="Learning rate of the logarithm of the scales at 2 bits: 0.001 is 0.1 % a step; finer grids take smaller steps.",
+        description="Learning rate of the logarithm of the scales in the end-to-end pass: 0.001 is 0.1 % a step.",
     )
     lr_adapter: float = Field(
         default=1e-3,
         ge=0,
         le=10,
-        description="Learning rate of the adapters in the end-to-end pass at 2 bits; finer grids take smaller steps.",
+        description="Learning rate of the adapters in the end-to-end pass.",
+    )
+    lr_bits: Literal[2, 3, 4, 8] | None = Field(
+        default=None,
+        description="Bits that the rates of scales and adapters are meant for: finer grids take smaller steps, coarser ones larger. None: any bits.",
     )
     lr_weight: float = Field(
         default=0.0, ge=0, le=10, description="Learning rate of the weights; 0 keeps them, and the codes, as the blocks left them."
@@ -166,7 +168,7 @@ def rate(step: int, of: int) -> float:
 
 def learning_rates(config: Distillation, spec: QuantSpec) -> dict[str, float]:
     """The rate of every parameter of a LearnableLinear on this grid, by its name."""
-    step = COARSEST / spec.max_code
+    step = 1.0 if config.lr_bits is None else (2**config.lr_bits - 1) / spec.max_code
     return {"log_gain": step * config.lr_scale, "lora_A": step * config.lr_adapter, "lora_B": step * config.lr_adapter, "weight": config.lr_weight}
 
 

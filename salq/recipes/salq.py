@@ -31,15 +31,16 @@ PASS = {
     "distillation.seq_len": 256,
     "distillation.lr_scale": 1e-3,
     "distillation.lr_adapter": 1e-3,
+    "distillation.lr_bits": 2,
 }
 """With the blocks a little longer than ApiQ's quick preset. The samples are those of the blocks, whose predictions are known, each seen once more;
 steps of one sample each, because twice the sample takes nearly twice the time.
 
 Chosen by hand; `benchmarks/rates_of_distillation.py` (held-out calibration text) agrees. At 2 bits, two seeds: half the rates are no different, half
 again the steps are better (they cost time that ApiQ does not take), twice the rates, twice the batch at as many tokens and fewer samples are worse,
-four times the samples the same. The rates hold for 2 bits: as they are, half of them were better at 3 bits and a fifth at 4, so the pass takes them
-in proportion to the step of the grid. Blocks over half the samples with twice the steps are no different for `salq` and much worse for
-`salq-full`, whose weights learn in the blocks; training the norms along changes nothing."""
+four times the samples the same. The rates are meant for 2 bits (`lr_bits`): as they are, half of them were better at 3 bits and a fifth at 4, so the
+pass takes them in proportion to the step of the grid. Blocks over half the samples with twice the steps are no different for `salq` and
+much worse for `salq-full`, whose weights learn in the blocks; training the norms along changes nothing."""
 
 LONGER = {"adapter.rank": 16, "data.n_samples": 192, "distillation.steps": 960, "distillation.n_samples": 960}
 """What `base` changes in `quick`: the same rates, three times the text for the blocks, and an end-to-end pass of about 40 minutes on two cores
@@ -59,7 +60,7 @@ def composition(name: str, *, rounding: Literal["compensated"] | None = None, lr
             ),
         ),
         data=CalibrationData(n_samples=128, seq_len=2048),
-        distillation=Distillation(steps=1000, batch_size=4, n_samples=1024, seq_len=512),
+        distillation=Distillation(steps=1000, batch_size=4, n_samples=1024, seq_len=512, lr_bits=2),
     )
 
 

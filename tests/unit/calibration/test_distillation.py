@@ -199,11 +199,12 @@ def test_a_rate_that_is_too_large_is_caught(tiny: Llama, rounded: dict[int, Bloc
         drain(distill(tiny, rounded, text, Distillation(steps=300, batch_size=2, lr_scale=10.0, lr_adapter=10.0, lr_weight=10.0)))
 
 
-def test_finer_grids_take_smaller_steps_also_within_one_model(tiny: Llama, text: Tensor) -> None:
+@pytest.mark.parametrize(("lr_bits", "steps"), [(2, (0.1, 0.1 * 3 / 15)), (4, (0.1 * 15 / 3, 0.1)), (None, (0.1, 0.1))])
+def test_finer_grids_take_smaller_steps_also_within_one_model(tiny: Llama, text: Tensor, lr_bits: Any, steps: tuple[float, float]) -> None:
     coarse, fine = rtn_blocks(tiny, SPEC), rtn_blocks(tiny, QuantSpec(bits=4, group_size=32))
     blocks = {0: coarse[0], 1: fine[1]}
-    learned = drain(distill(tiny, blocks, text, Distillation(steps=1, batch_size=2, lr_scale=0.1)))
-    for index, step in ((0, 0.1), (1, 0.1 * 3 / 15)):  # Adam's first step is as long as its rate
+    learned = drain(distill(tiny, blocks, text, Distillation(steps=1, batch_size=2, lr_scale=0.1, lr_bits=lr_bits)))
+    for index, step in enumerate(steps):  # Adam's first step is as long as its rate
         for name, frozen in blocks[index].items():
             moved = (learned[index][name].scale.float() / frozen.scale.float()).log().abs()
             assert float(moved.median()) == pytest.approx(step, rel=0.1), (index, name)
