@@ -38,7 +38,7 @@ CALIBRATIONS = (
     *(("rtn", bits, group) for group in (64, 32) for bits in (8, 4, 3, 2)),
     *((name, bits, 64) for bits in (3, 2) for name in ("apiq", "sapr")),
     ("gptq", 3, 64),
-    *(("salq", bits, 64) for bits in (3, 2)),
+    *(("salq", bits, 64) for bits in (4, 3, 2)),
     ("salq-full", 2, 64),
 )
 """(recipe, bits, group size) of the trade-off chart, most telling first."""

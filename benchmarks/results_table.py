@@ -35,8 +35,8 @@ def table(runs: list[KeptRun]) -> str:
         f"*{first['text']}*, which calibration did not see; calibrated on the bundled text that the model wrote itself; 2 CPU cores.\n"
         "Sizes count scales, zero points and adapters, in the packed format. Time is the blocks' and the end-to-end pass's, where a recipe has one;\n"
         "SAPR's saliency map was there already, and takes about a minute. GPTQ, salq and salq-full ran on another machine than the\n"
-        "rest, and salq at 3 bits later than the others there, with code that is 3 % faster: times of different groups do not compare.\n"
-        "Peak memory is that of the run's process, evaluation included.\n\n"
+        "rest, and salq at 3 and 4 bits later than the others there, with code that is 3 % faster: times of different groups do not\n"
+        "compare. Peak memory is that of the run's process, evaluation included.\n\n"
         + "\n".join(rows)
         + "\n\n<details><summary>The command that made each row</summary>\n\n```text\n"
         + commands
