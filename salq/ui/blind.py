@@ -14,6 +14,7 @@ from salq.ui.blind_actions import PROMPTS, RTN, Round, Rounds, answered, choices
 from salq.ui.compare_actions import Stops, side_words
 from salq.ui.context import Choices, UiContext, errors_shown
 from salq.ui.html import lede, note, reading
+from salq.ui.listening import LATEST, QUIET
 
 TITLE = "Blind test: which one is quantized?"
 LEDE = "Two answers to one prompt, one of them by the original. Can you tell?"
@@ -27,7 +28,6 @@ OUTCOME_WORDS: dict[Outcome, str] = {
 }
 PLACES = ("Left", "Right")
 Updates = list[Any]
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
 
 
 def build(ctx: UiContext, pool: ChatPool) -> None:
@@ -103,9 +103,9 @@ def _wire(ctx: UiContext, pool: ChatPool, parts: dict[str, Any], guesses: list[g
     for place, button in enumerate(guesses):
         button.click(guesser(place), mine, outputs, **QUIET)
     parts["other"].click(next_prompt, parts["drawn"], [parts["drawn"], prompt], queue=False, **QUIET)
-    who.input(show_score, [who, mine], parts["score"], **QUIET)
+    who.input(show_score, [who, mine], parts["score"], **LATEST, **QUIET)
     renamed = [ctx.items["compare"].select, *[one.input for one in (side.model, side.bits, side.group_size, side.symmetric)]]
-    gr.on(renamed, now, [who, mine, *side.inputs], [who, parts["score"]], **QUIET)
+    gr.on(renamed, now, [who, mine, *side.inputs], [who, parts["score"]], **LATEST, **QUIET)
     ctx.load_hooks.append(lambda opened: opened.then(now, [who, mine, *side.inputs], [who, parts["score"]], **QUIET))
 
 

@@ -8,10 +8,6 @@ from salq.core.settings import ASSETS
 
 PLOTS = ASSETS / "ui" / "plots.js"
 
-EVERY: dict[str, Any] = {"trigger_mode": "multiple"}
-"""For every listener that reads its event's data. While one event is on its way, Gradio drops the next (`once`), or later sends the first
-one's data again in its place (`always_last`, which gathers the inputs anew but keeps the event)."""
-
 
 def plot_bridge(selection: dict[str, Any]) -> gr.HTML:
     """Events: `cell` (a matrix of the grid was chosen: data `block`, `matrix`), `spot` (a place on the maps: data `row`, `group`) and `point`

@@ -13,13 +13,13 @@ from salq.ui.calibrate_form import FormParts, build_form
 from salq.ui.calibrate_panel import Panel, build_panel, nothing, updates
 from salq.ui.context import Choices, UiContext, as_gr_error
 from salq.ui.html import lede
+from salq.ui.listening import LATEST, QUIET
 from salq.ui.run_papers import papers_html
 from salq.ui.run_view import RunView, Watcher, run_to_show
 
 LEDE = "Teach each block, in a few bits, to do what the original block does. Then measure the result on text it has not seen."
 
 Updates = list[Any]
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
 
 
 def build(ctx: UiContext) -> None:
@@ -70,7 +70,7 @@ def _wire(ctx: UiContext, form: FormParts, panel: Panel) -> None:
     panel.cancel.click(cancel, ctx.run_id, None, api_visibility="private", concurrency_limit=None).then(**nudge)
     # The chip changes with every event of the run, so the panel needs no timer of its own.
     looks = [nudged.change, panel.block.input, ctx.run_id.change, ctx.chip.change, ctx.items["calibrate"].select]
-    gr.on(looks, watch, watched, panel.outputs, trigger_mode="always_last", **QUIET)
+    gr.on(looks, watch, watched, panel.outputs, **LATEST, **QUIET)
 
     def on_load(opened: Any) -> None:
         opened.then(find, ctx.run_id, ctx.run_id, **QUIET).then(**nudge)

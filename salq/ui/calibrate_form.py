@@ -10,6 +10,7 @@ from salq.core.errors import SalqError
 from salq.ui.calibrate_actions import Form, PlanView, about_recipe, advanced_fields, by_heading, command_of, plan_view, recipe_choices
 from salq.ui.context import Choices, UiContext
 from salq.ui.html import facts, note, reading, section
+from salq.ui.listening import LATEST, QUIET
 
 FIRST_RECIPE = "apiq"
 """Chosen when the page opens."""
@@ -27,7 +28,6 @@ CLOSE_FIELDS = """(...values) => {
 """The fields of the choice before take nothing more: what is typed into them while the new ones are on their way would be lost."""
 
 Updates = list[Any]
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _render_fields(overrides: gr.State, fields_of: gr.State) -> None:
 
         # Drawn twice for one choice, it is one function: a call on its way finds it. Another choice has other fields, which such a call must not set.
         key = tuple(map(str, chosen.values()))
-        gr.on([control.input for control in controls], collect, controls, overrides, trigger_mode="always_last", key=key, **QUIET)
+        gr.on([control.input for control in controls], collect, controls, overrides, key=key, **LATEST, **QUIET)
 
 
 def _control(one: Any) -> Any:
@@ -147,10 +147,10 @@ def _wire(ctx: UiContext, form: FormParts) -> None:
         return _form_updates(ctx, values)
 
     gr.on([form.recipe.input, form.preset.input, form.reset.click], redraw, [form.recipe, form.preset, form.fields_of],
-          [form.about, form.overrides, form.fields_of], js=CLOSE_FIELDS, **QUIET)  # fmt: skip
+          [form.about, form.overrides, form.fields_of], js=CLOSE_FIELDS, **LATEST, **QUIET)  # fmt: skip
     own = [form.recipe, form.preset, form.blocks, form.seed, form.title]
     changed = [one.input for one in [*own, *ctx.sidebar.inputs]] + [form.overrides.change, ctx.items["calibrate"].select]
-    gr.on(changed, refresh, inputs, [form.command, form.estimate], trigger_mode="always_last", **QUIET)
+    gr.on(changed, refresh, inputs, [form.command, form.estimate], **LATEST, **QUIET)
 
     def on_load(opened: Any) -> None:
         filled = opened.then(fill, None, [form.recipe, form.about, form.fields_of], **QUIET)

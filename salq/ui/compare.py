@@ -31,6 +31,7 @@ from salq.ui.compare_actions import (
 )
 from salq.ui.context import Choices, UiContext
 from salq.ui.html import how_made, lede, note, reading
+from salq.ui.listening import LATEST, QUIET
 from salq.ui.presets import PRESETS
 from salq.ui.talk import facts_html, talk_html
 
@@ -57,7 +58,6 @@ FIRST_WAIT = "The first answer starts a process for each side and loads the mode
 KEPT = "A kept conversation of this repository; ask to make your own."
 
 Updates = list[Any]
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
 
 
 def build(ctx: UiContext) -> None:
@@ -219,11 +219,11 @@ def _wire(ctx: UiContext, parts: _Parts) -> None:
     ).then(None, js="() => document.querySelector('#compare-prompt textarea').focus()")
     parts.stop.click(halt, None, parts.stop, queue=False, api_visibility="private")
     parts.fresh.click(forget, None, parts.outputs, queue=False, api_visibility="private")
-    gr.on([one.input for one in parts.pickers], forget, None, parts.outputs, **QUIET)
+    gr.on([one.input for one in parts.pickers], forget, None, parts.outputs, **LATEST, **QUIET)
     last = parts.pickers[-1]
     last.change(lambda value: gr.Column(visible=value != NOBODY), last, parts.columns[-1], **QUIET)
     renamed = [ctx.items["compare"].select, *[one.input for one in (sidebar.model, sidebar.bits, sidebar.group_size, sidebar.symmetric)]]
-    gr.on(renamed, pickers_now, [*parts.pickers, *sidebar.inputs], list(parts.pickers), **QUIET)
+    gr.on(renamed, pickers_now, [*parts.pickers, *sidebar.inputs], list(parts.pickers), **LATEST, **QUIET)
 
     def on_load(opened: Any) -> None:
         opened.then(pickers_now, [*parts.pickers, *sidebar.inputs], list(parts.pickers), **QUIET)

@@ -7,7 +7,6 @@ import gradio as gr
 
 from salq.figures import METRICS
 from salq.ui import words
-from salq.ui.bridge import EVERY
 from salq.ui.context import UiContext
 from salq.ui.explore_actions import LINEARS, POOLINGS, TABLE_HEADER
 from salq.ui.explore_charts import Chart
@@ -17,11 +16,11 @@ from salq.ui.explore_subject import NOTHING, ROUNDING
 from salq.ui.explore_updates import Drawing, guarded
 from salq.ui.html import csv_button, lede, note, reading, section
 from salq.ui.links import COPY_LINK
+from salq.ui.listening import EVERY, LATEST, QUIET
 
 __all__ = ["build", "plot_data"]
 
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-DRAW: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", "concurrency_limit": 4, "trigger_mode": "always_last"}
+DRAW: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal", "concurrency_limit": 4, **LATEST}
 WAITING = 16
 """Visitors whose matrix may be on its way at a time: most of them wait for the process that reduces it, and must not hold up the others."""
 RESIZE = "() => setTimeout(() => window.dispatchEvent(new Event('resize')), 60)"
@@ -269,13 +268,12 @@ def _wire(ctx: UiContext, over: _Overview, parts: _Parts, first: First) -> None:
 
 def _wire_selecting(ctx: UiContext, draw: Drawing, detail: _Detail, group: _Group) -> None:
     model = ctx.sidebar.model
-    latest: dict[str, Any] = {"trigger_mode": "always_last", **QUIET}
     both = [ctx.selection, ctx.spot]
     ctx.bridge.cell(draw.pick_cell, [ctx.selection, model], ctx.selection, **EVERY, **QUIET)
     ctx.bridge.spot(draw.pick_spot, [*both, model], both, **EVERY, **QUIET)
     pickers, numbers = [detail.block, detail.matrix], [group.row, group.group]
-    gr.on([one.input for one in pickers], draw.pick_names, [*pickers, ctx.selection, model], ctx.selection, **latest)
-    gr.on([one.input for one in numbers], draw.pick_numbers, [*numbers, *both, model], both, **latest)
+    gr.on([one.input for one in pickers], draw.pick_names, [*pickers, ctx.selection, model], ctx.selection, **LATEST, **QUIET)
+    gr.on([one.input for one in numbers], draw.pick_numbers, [*numbers, *both, model], both, **LATEST, **QUIET)
 
 
 def _wire_computing(ctx: UiContext, draw: Drawing, over: _Overview, timer: gr.Timer, finished: gr.State, opened_once: gr.State) -> None:
@@ -286,9 +284,9 @@ def _wire_computing(ctx: UiContext, draw: Drawing, over: _Overview, timer: gr.Ti
     over.cancel.click(guarded(draw.stop), ctx.explore_id, None, api_visibility="private", concurrency_limit=None)
     watched = [over.progress, timer, over.cancel, over.compute, over.pin, finished]
     over.pin.click(guarded(draw.pin), ctx.explore_id, None, api_visibility="private").then(draw.watch, ctx.explore_id, watched, **QUIET)
-    timer.tick(draw.watch, ctx.explore_id, watched, concurrency_limit=None, **QUIET)
+    timer.tick(draw.watch, ctx.explore_id, watched, **QUIET)
     offered = [side.model.input, finished.change, ctx.items["explore"].select]
-    gr.on(offered, draw.subjects, [*who, side.model], who, **QUIET)
+    gr.on(offered, draw.subjects, [*who, side.model], who, **LATEST, **QUIET)
     ctx.load_hooks.append(
         lambda opened: (
             opened.then(draw.follow, side.model, [*who, over.metric], **QUIET)

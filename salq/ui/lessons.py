@@ -17,10 +17,10 @@ from salq.lessons.words import LESSONS, Lesson
 from salq.models.catalogue import DEFAULT_MODEL
 from salq.models.shapes import linear_shapes
 from salq.runs.exploration import Exploration, explorations, saliency_key_of
-from salq.ui.bridge import EVERY
 from salq.ui.context import UiContext
 from salq.ui.explore_actions import is_here, known_config
 from salq.ui.explore_subject import run_of, subjects
+from salq.ui.listening import EVERY
 
 GROUP = 64
 """Group size of the lessons (`lessons.matrix.GROUP`, which torch would come with)."""

@@ -18,6 +18,7 @@ from salq.ui.gate import Gate
 from salq.ui.guard import GuardedBlocks
 from salq.ui.html import reading
 from salq.ui.links import TABS, read_link
+from salq.ui.listening import LATEST, QUIET
 from salq.ui.sidebar import build_sidebar, describe_place
 from salq.ui.status import LIVELY_SECONDS, chip, seconds_to_next_look
 from salq.ui.theme import CSS, MARK, theme
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 FIRST_GROUP = {"row": 0, "group": 0}
 ROOMS = {"learn": learn, "explore": explore, "calibrate": calibrate, "compare": compare, "runs": runs_tab}
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
 FIRST_CHART = """() => new Promise((done) => {
   const until = performance.now() + 5000, shown = () => document.querySelector('#tab-explore-button[aria-selected=true]');
   const look = () => !shown() || document.querySelector('#explore-grid .main-svg') || performance.now() > until ? done() : setTimeout(look, 50);
@@ -107,7 +107,7 @@ def _wire(page: gr.Blocks, ctx: UiContext, notice: gr.HTML) -> None:
     for hook in ctx.later_hooks:
         hook(settled)
     settled.then(place, [side.device, side.text], described, **QUIET)
-    gr.on([side.device.input, side.text.input], place, [side.device, side.text], described, **QUIET)
+    gr.on([side.device.input, side.text.input], place, [side.device, side.text], described, **LATEST, **QUIET)
     timer = gr.Timer(LIVELY_SECONDS)
 
     def look(seconds: float, *run_ids: str) -> list[Any]:

@@ -7,11 +7,11 @@ import gradio as gr
 
 from salq.core.errors import ConfigError
 from salq.ui import verdict, words
-from salq.ui.bridge import EVERY
 from salq.ui.context import BITS, GROUP_SIZES, WHOLE_ROW, Choices, UiContext, as_gr_error
 from salq.ui.explore_shown import digest, plot_data
 from salq.ui.html import lede, note, reading, section
 from salq.ui.links import COPY_RUN_LINK
+from salq.ui.listening import EVERY, LATEST, QUIET
 from salq.ui.runs_actions import HEADER, QUALITY, Picked, RunsView, picked, runs_view, start_sweep, sweep_requests
 
 RECIPES = ("rtn", "apiq", "sapr", "salq", "salq-full")
@@ -52,7 +52,6 @@ def build(ctx: UiContext) -> None:
     seen = gr.State(_seen(first))
     drawn = [chart, summary, table, picker, timer, pin, told, seen]
     inputs = [ctx.sidebar.model, quality, picker, seen]
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
     def draw(model: str, quality_key: str, chosen: str | None, known: dict[str, str]) -> list[Any]:
         view = runs_view(ctx.store, model, quality_key)
@@ -68,22 +67,22 @@ def build(ctx: UiContext) -> None:
         return run if run in ctx.store.ids() else gr.skip()
 
     act = _Actions(ctx)
-    gr.on([ctx.items["runs"].select, quality.input, ctx.sidebar.model.input, timer.tick], draw, inputs, drawn, concurrency_limit=None, **quiet)
-    picker.change(lambda chosen: _picked(picked(ctx.store, chosen)), picker, [pin, told], **quiet)
-    pin.click(act.pin, picker, None, api_visibility="private").then(draw, inputs, drawn, **quiet)
-    table.select(pick_row, None, picker, **EVERY, **quiet)
-    ctx.bridge.point(pick_point, None, picker, **EVERY, **quiet)
+    gr.on([ctx.items["runs"].select, quality.input, ctx.sidebar.model.input, timer.tick], draw, inputs, drawn, **LATEST, **QUIET)
+    picker.change(lambda chosen: _picked(picked(ctx.store, chosen)), picker, [pin, told], **QUIET)
+    pin.click(act.pin, picker, None, api_visibility="private").then(draw, inputs, drawn, **QUIET)
+    table.select(pick_row, None, picker, **EVERY, **QUIET)
+    ctx.bridge.point(pick_point, None, picker, **EVERY, **QUIET)
     opened.click(act.open, picker, [ctx.run_id, ctx.tabs, ctx.chip], api_visibility="private")
-    resume.click(act.resume, picker, ctx.run_id, api_visibility="private").then(draw, inputs, drawn, **quiet)
-    cancel.click(act.cancel, picker, None, api_visibility="private").then(draw, inputs, drawn, **quiet)
+    resume.click(act.resume, picker, ctx.run_id, api_visibility="private").then(draw, inputs, drawn, **QUIET)
+    cancel.click(act.cancel, picker, None, api_visibility="private").then(draw, inputs, drawn, **QUIET)
     delete.click(act.ask, picker, confirm, api_visibility="private")
-    keep.click(lambda: gr.Row(visible=False), None, confirm, queue=False, **quiet)
-    sure.click(act.delete, picker, [confirm, picker], api_visibility="private").then(draw, inputs, drawn, **quiet)
+    keep.click(lambda: gr.Row(visible=False), None, confirm, queue=False, **QUIET)
+    sure.click(act.delete, picker, [confirm, picker], api_visibility="private").then(draw, inputs, drawn, **QUIET)
     link.click(None, [picker], None, js=COPY_RUN_LINK)
     sweep["start"].click(
         act.sweep, [*ctx.sidebar.inputs, *(sweep[key] for key in ("recipes", "bits", "groups", "preset"))], sweep["told"], api_visibility="private"
-    ).then(draw, inputs, drawn, **quiet)
-    ctx.load_hooks.append(lambda loaded: loaded.then(draw, inputs, drawn, **quiet))
+    ).then(draw, inputs, drawn, **QUIET)
+    ctx.load_hooks.append(lambda loaded: loaded.then(draw, inputs, drawn, **QUIET))
 
 
 class _Actions:

@@ -12,11 +12,11 @@ import gradio as gr
 from salq.chat.scorer import ScorePool
 from salq.core.errors import ConfigError, SalqError
 from salq.core.settings import ASSETS
-from salq.ui.bridge import EVERY
 from salq.ui.compare_actions import Stops
 from salq.ui.context import Choices, UiContext
 from salq.ui.explore_shown import plot_data
 from salq.ui.html import how_made, note, reading, section, work_bar
+from salq.ui.listening import EVERY, LATEST, QUIET
 from salq.ui.token_actions import (
     HEADER,
     MAX_TOKENS,
@@ -62,7 +62,6 @@ watch("value", show);
 """
 
 Updates = list[Any]
-PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 @dataclass(frozen=True)
@@ -205,15 +204,15 @@ def _wire(ctx: UiContext, parts: _Parts, pickers: Sequence[gr.Dropdown], turns: 
     def begin() -> Updates:
         return [gr.Button(visible=False), gr.Button("Stop", visible=True, interactive=True)]
 
-    parts.source.input(lambda source: gr.Textbox(visible=source == "own"), parts.source, parts.own, queue=False, api_visibility="private")
+    parts.source.input(lambda source: gr.Textbox(visible=source == "own"), parts.source, parts.own, queue=False, api_visibility="private", **LATEST)
     inputs = [parts.source, parts.side, parts.own, turns, *pickers, *ctx.sidebar.inputs]
     parts.score.click(begin, None, [parts.score, parts.stop], queue=False, api_visibility="private").then(
-        run, inputs, parts.scored, concurrency_limit=16, **PRIVATE
+        run, inputs, parts.scored, **(QUIET | {"concurrency_limit": 16})
     )
     parts.stop.click(halt, None, parts.stop, queue=False, api_visibility="private")
     parts.bridge.picked(_picked, None, [parts.picked, parts.ask], queue=False, api_visibility="private", **EVERY)
     parts.ask.click(begin, None, [parts.ask, parts.where_stop], queue=False, api_visibility="private").then(
-        break_down, [parts.task, parts.picked], parts.broken, concurrency_limit=16, **PRIVATE
+        break_down, [parts.task, parts.picked], parts.broken, **(QUIET | {"concurrency_limit": 16})
     )
     parts.where_stop.click(halt, None, parts.where_stop, queue=False, api_visibility="private")
 

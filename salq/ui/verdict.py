@@ -6,13 +6,13 @@ import gradio as gr
 
 from salq.ui.context import UiContext, as_gr_error
 from salq.ui.html import note, reading, section
+from salq.ui.listening import LATEST, QUIET
 from salq.ui.verdict_actions import Verdicts, options_of
 
 TITLE = "Verdict of two runs"
 LEDE = "Is one really better, or would other text say otherwise? Paired over the same windows of text, with an interval."
 A_INFO, B_INFO = "A finished run.", "Another run, the original, or rounding to nearest."
 Updates = list[Any]
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
 
 
 def build(ctx: UiContext, timer: gr.Timer) -> None:
@@ -49,5 +49,5 @@ def build(ctx: UiContext, timer: gr.Timer) -> None:
         ]
 
     go.click(compare, [a, b], [told, table, files, html, plain], **QUIET)
-    gr.on([ctx.items["runs"].select, timer.tick], refresh, [known, a, b], [a, b, known], **QUIET)
+    gr.on([ctx.items["runs"].select, timer.tick], refresh, [known, a, b], [a, b, known], **LATEST, **QUIET)
     ctx.load_hooks.append(lambda opened: opened.then(refresh, [known, a, b], [a, b, known], **QUIET))

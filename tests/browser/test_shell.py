@@ -1,5 +1,9 @@
 """The page around the tabs: first insight, tabs, the sidebar on a phone, and the Runs tab from a sweep to a deleted run."""
 
+import json
+import urllib.request
+from collections import Counter
+
 import pytest
 from playwright.sync_api import expect
 
@@ -92,3 +96,20 @@ def test_a_sweep_fills_the_chart_and_its_runs_can_be_opened_and_deleted(served: 
     expect(page.locator("#runs-confirm")).to_be_hidden()
     expect(page.locator("#runs-picker input")).to_have_value("")
     assert len(served.store.list()) == 1
+
+
+def test_no_choice_is_lost_while_an_answer_is_on_its_way(served: Served) -> None:
+    with urllib.request.urlopen(f"{served.url}config", timeout=20) as answer:
+        config = json.load(answer)
+    kinds = {one["id"]: one["type"] for one in config["components"]}
+    found = Counter[str]()
+    for listener in config["dependencies"]:
+        for component, event in listener["targets"]:
+            wanted = {"input": "always_last", "change": "always_last", "release": "always_last"}.get(event)
+            if event in {"cell", "spot", "point", "picked", "wanted"} or (event, kinds.get(component)) == ("select", "dataframe"):
+                wanted = "multiple"  # its handler reads what the event carries
+            if wanted is not None and listener["backend_fn"]:
+                assert listener["trigger_mode"] == wanted, (kinds[component], event, listener["id"])
+                found[wanted] += 1
+    assert found["always_last"] > 20
+    assert found["multiple"] == 6
