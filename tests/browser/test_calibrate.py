@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 from salq import recipes
 from tests.browser.conftest import Served, Visit, drawn, reload
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 
 LONG_MS = 180_000
 

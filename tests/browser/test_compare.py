@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Served, Visit
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 
 LONG_MS = 180_000
 SPEED = re.compile(r"[\d.]+ tokens/s, first token after [\d.]+ s, [\d.]+ GB of memory, \d+ tokens")

@@ -10,7 +10,7 @@ from tests.browser.conftest import Served, Visit, drawn
 
 EVALUATION = settings.ASSETS / "text" / "evaluation.txt"
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

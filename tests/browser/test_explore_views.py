@@ -20,7 +20,7 @@ from tests.browser.conftest import Served, Visit, choose, drawn
 EVALUATION = settings.ASSETS / "text" / "evaluation.txt"
 SPECS = tuple(QuantSpec(bits=bits, group_size=64) for bits in (3, 8, 4, 2))  # type: ignore[arg-type]
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from salq.quant.spec import BITS, QuantSpec
 from salq.ui.lessons import SCRIPTS
 from tests.browser.conftest import Visit
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 
 MOVES = 12
 LATENCY_MS = 50
