@@ -41,7 +41,7 @@ check: setup-dev
 # One test process per core, so one thread in each. A file stays in one process: its fixtures are made once. Files are begun in their order, browser
 # first; sorted by their number of tests, as xdist does it, the longest one would be left over for one process at the end.
 test: setup-dev
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --timeout 300 --jaxtyping-packages=$(CHECKED) $(PYTEST)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --timeout 600 --jaxtyping-packages=$(CHECKED) $(PYTEST)
 
 assets: $(VENV)/installed
 	$(PY) benchmarks/make_assets.py

@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 from tests.browser.conftest import Served, Visit, drawn, serving
 from tests.helpers import link_models
 
-pytestmark = [pytest.mark.browser, pytest.mark.real_model, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.browser, pytest.mark.real_model, pytest.mark.timeout(900)]
 
 LONG_MS = 300_000
 

@@ -13,7 +13,7 @@ from salq.cli import main
 from salq.core import settings
 from tests.helpers import link_models
 
-pytestmark = [pytest.mark.real_model, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real_model, pytest.mark.timeout(900)]
 
 SHORT = ("--text", "bundled", "--eval-text", "bundled", "--windows", "2", "--window", "256", "--blocks", "2", "--device", "cpu")
 
