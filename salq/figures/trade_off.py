@@ -1,6 +1,6 @@
 """Size against quality: every run a point, the best ones joined by the frontier."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log10
 
@@ -8,8 +8,12 @@ import plotly.graph_objects as go
 
 from salq.figures.style import INK, colour_of, styled, symbol_of
 
-LABEL_SIDES = ("top center", "middle right", "bottom center", "middle left")
-"""Runs of two recipes at the same spec lie close together; their labels go to different sides."""
+LABEL_SIDES = {"top center": (0, 1), "middle right": (1, 0), "bottom center": (0, -1), "middle left": (-1, 0)}
+"""Where a label may be written, and the direction from its point. Runs of two recipes at the same spec lie close together: each recipe prefers
+another side."""
+
+CHARACTER, LINE, MARKER = 0.0085, 0.045, (0.01, 0.025)
+"""Width of a character, height of a label and half of a marker's extents, as shares of a wide chart's width and height."""
 
 WIDE = 300
 """From the best to the worst value: beyond it, only powers of ten are named on the axis, whose smaller marks would run into each other."""
@@ -64,9 +68,10 @@ def trade_off(points: Sequence[TradePoint], quality: str, *, original: float | N
             showlegend=False,
         )
     )
-    named = _named(points)
-    for index, recipe in enumerate(dict.fromkeys(point.recipe for point in points)):
-        figure.add_trace(_scatter([point for point in points if point.recipe == recipe], recipe, index, named))
+    recipes = list(dict.fromkeys(point.recipe for point in points))
+    sides = _sides(points, recipes)
+    for index, recipe in enumerate(recipes):
+        figure.add_trace(_scatter([point for point in points if point.recipe == recipe], recipe, index, sides))
     if original is not None and original > 0:
         figure.add_hline(y=original, line={"color": INK, "width": 1, "dash": "dash"})
         note = {
@@ -88,31 +93,61 @@ def trade_off(points: Sequence[TradePoint], quality: str, *, original: float | N
     return figure
 
 
-def _named(points: Sequence[TradePoint]) -> set[int]:
-    """Identities of the points whose label is written: of equal labels that would lie on each other, the best point's alone."""
+Box = tuple[float, float, float, float]
+"""Left, bottom, right, top, in shares of the chart."""
+
+
+def _sides(points: Sequence[TradePoint], recipes: Sequence[str]) -> dict[int, str]:
+    """The side of each point, by its identity, on which its label is written: the first that no other label and no other point needs.
+
+    The best points choose first. A label without room, and one whose equal is written beside it, is left away: hovering tells.
+    """
     if not points:
-        return set()
+        return {}
     sizes, heights = [point.size_mb for point in points], [log10(point.value) for point in points]
-    near = (NEAR[0] * (max(sizes) - min(sizes)), NEAR[1] * (max(heights) - min(heights)))
-    kept: list[TradePoint] = []
+    width, height = max(sizes) - min(sizes) or 1.0, max(heights) - min(heights) or 1.0
+    at = {id(point): ((point.size_mb - min(sizes)) / width, (log10(point.value) - min(heights)) / height) for point in points}
+    order, found, written = list(LABEL_SIDES), dict[int, str](), dict[int, Box]()
     for point in sorted(points, key=lambda one: one.value):
-        others = (one for one in kept if one.label == point.label and abs(one.size_mb - point.size_mb) <= near[0])
-        if not any(abs(log10(one.value / point.value)) <= near[1] for one in others):
-            kept.append(point)
-    return {id(point) for point in kept}
+        here = at[id(point)]
+        equal = [at[id(one)] for one in points if one.label == point.label and id(one) in found]
+        if any(abs(there[0] - here[0]) <= NEAR[0] and abs(there[1] - here[1]) <= NEAR[1] for there in equal):
+            continue
+        first = recipes.index(point.recipe) % len(order)
+        taken = [*written.values(), *(_marker(there) for key, there in at.items() if key != id(point))]
+        for side in (*order[first:], *order[:first]):
+            box = _label(point.label, here, LABEL_SIDES[side])
+            if not any(_overlap(box, other) for other in taken):
+                found[id(point)], written[id(point)] = side, box
+                break
+    return found
 
 
-def _scatter(points: Sequence[TradePoint], recipe: str, index: int, named: set[int]) -> go.Scatter:
+def _marker(at: tuple[float, float]) -> Box:
+    return at[0] - MARKER[0], at[1] - MARKER[1], at[0] + MARKER[0], at[1] + MARKER[1]
+
+
+def _label(text: str, at: tuple[float, float], direction: tuple[int, int]) -> Box:
+    wide, high = len(text) * CHARACTER / 2, LINE / 2
+    x, y = at[0] + direction[0] * (MARKER[0] + wide), at[1] + direction[1] * (MARKER[1] + high)
+    return x - wide, y - high, x + wide, y + high
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _scatter(points: Sequence[TradePoint], recipe: str, index: int, sides: Mapping[int, str]) -> go.Scatter:
     symbol = symbol_of(recipe, index)
     return go.Scatter(
         x=[point.size_mb for point in points],
         y=[point.value for point in points],
-        text=[point.label if id(point) in named else "" for point in points],
+        text=[point.label if id(point) in sides else "" for point in points],
         customdata=[[point.run, point.hover, point.label] for point in points],
         name=recipe,
         error_y=_bars(points, colour_of(recipe, index)),
         mode="markers+text",
-        textposition=LABEL_SIDES[index % len(LABEL_SIDES)],
+        textposition=[sides.get(id(point), "top center") for point in points],
         textfont={"size": 11},
         marker={
             "color": colour_of(recipe, index),

@@ -78,3 +78,12 @@ def test_a_label_that_would_lie_on_itself_is_written_once_at_the_best_point() ->
     written = {trace.name: list(trace.text) for trace in figure.data[1:]}
     assert written == {"apiq": [""], "salq": ["w2g64"], "rtn": ["w2g64", "w8g64"]}
     assert [row[2] for trace in figure.data[1:] for row in trace.customdata] == ["w2g64", "w2g64", "w2g64", "w8g64"]  # told on hovering, all the same
+
+
+def test_labels_of_neighbours_go_to_free_sides_and_one_without_room_is_left_away() -> None:
+    pair = [TradePoint("w4g32", "rtn", 118.1, 48.1), TradePoint("w4g64", "salq", 118.8, 41.3), TradePoint("w2g64", "rtn", 87, 6e5)]
+    first, second = trade_off([*pair, TradePoint("w8g64", "rtn", 168, 38.6)], "perplexity").data[1:3]
+    assert (first.textposition[0], second.textposition[0]) == ("top center", "middle right")
+    crowd = [TradePoint(f"w4g{32 + index}", "rtn", 118 + index, 50 + index) for index in range(12)]
+    written = trade_off([*crowd, *pair], "perplexity").data[1].text
+    assert 0 < len([text for text in written if text]) < len(written)
