@@ -225,6 +225,19 @@
       const run = event.points[0].customdata && event.points[0].customdata[0];
       if (run) trigger("point", { run });
     });
+    plot.on("plotly_afterplot", () => declutter(plot));
+    declutter(plot);
+  }
+
+  // Python writes labels where a wide chart has room for them; on a narrow one, a label that would lie on another one is left to hovering.
+  function declutter(plot) {
+    const kept = [...plot.querySelectorAll(".annotation")].map((note) => note.getBoundingClientRect());
+    for (const label of plot.querySelectorAll(".textpoint text")) {
+      const box = label.getBoundingClientRect();
+      const lies = kept.some((one) => box.left < one.right && one.left < box.right && box.top < one.bottom && one.top < box.bottom);
+      label.style.visibility = lies ? "hidden" : "";
+      if (!lies) kept.push(box);
+    }
   }
 
   // ---- numbers as CSV: what a chart has drawn, with the units that the figure names --------------------------------------------

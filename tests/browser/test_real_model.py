@@ -23,6 +23,15 @@ def served(tmp_path_factory: pytest.TempPathFactory, real_models: Path) -> Itera
         yield page
 
 
+CLEAR_LABELS = """() => {
+    const labels = [...document.querySelectorAll('#trade-off .textpoint text')], shown = labels.filter((one) => one.style.visibility !== 'hidden');
+    const boxes = shown.map((one) => one.getBoundingClientRect());
+    const lies = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+    return shown.length > 3 && shown.length < labels.length && !boxes.some((one, i) => boxes.slice(i + 1).some((other) => lies(one, other)));
+}"""
+"""On a narrow chart some labels are left away, and none of the others lies on another one."""
+
+
 def test_a_first_visit(served: Served, visit: Visit) -> None:
     page = visit("")
     expect(page.locator("#tab-learn")).to_contain_text("rounding every weight to 3 bits raises perplexity")
@@ -47,3 +56,8 @@ def test_a_first_visit(served: Served, visit: Visit) -> None:
         expect(page.locator(f"#compare-facts-{side}")).to_contain_text("first token after", timeout=LONG_MS)
     expect(page.locator("#compare-send")).to_be_visible(timeout=LONG_MS)
     expect(page.locator("#compare-chat-0")).to_contain_text("Paris")
+
+    page.locator("#tab-runs-button").click()
+    page.set_viewport_size({"width": 390, "height": 900})
+    drawn(page, "trade-off")
+    page.wait_for_function(CLEAR_LABELS)
