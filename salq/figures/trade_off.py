@@ -107,18 +107,19 @@ def _sides(points: Sequence[TradePoint], recipes: Sequence[str]) -> dict[int, st
     sizes, heights = [point.size_mb for point in points], [log10(point.value) for point in points]
     width, height = max(sizes) - min(sizes) or 1.0, max(heights) - min(heights) or 1.0
     at = {id(point): ((point.size_mb - min(sizes)) / width, (log10(point.value) - min(heights)) / height) for point in points}
-    order, found, written = list(LABEL_SIDES), dict[int, str](), dict[int, Box]()
+    order, found, written = list(LABEL_SIDES), dict[int, str](), list[Box]()
     for point in sorted(points, key=lambda one: one.value):
         here = at[id(point)]
         equal = [at[id(one)] for one in points if one.label == point.label and id(one) in found]
         if any(abs(there[0] - here[0]) <= NEAR[0] and abs(there[1] - here[1]) <= NEAR[1] for there in equal):
             continue
         first = recipes.index(point.recipe) % len(order)
-        taken = [*written.values(), *(_marker(there) for key, there in at.items() if key != id(point))]
+        taken = [*written, *(_marker(there) for key, there in at.items() if key != id(point))]
         for side in (*order[first:], *order[:first]):
             box = _label(point.label, here, LABEL_SIDES[side])
             if not any(_overlap(box, other) for other in taken):
-                found[id(point)], written[id(point)] = side, box
+                found[id(point)] = side
+                written.append(box)
                 break
     return found
 

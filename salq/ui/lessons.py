@@ -20,7 +20,7 @@ from salq.runs.exploration import Exploration, explorations, saliency_key_of
 from salq.ui.context import UiContext
 from salq.ui.explore_actions import is_here, known_config
 from salq.ui.explore_subject import run_of, subjects
-from salq.ui.listening import EVERY
+from salq.ui.listening import EVERY, QUIET
 
 GROUP = 64
 """Group size of the lessons (`lessons.matrix.GROUP`, which torch would come with)."""
@@ -52,16 +52,7 @@ def build(ctx: UiContext) -> None:
     def hand_out(event: gr.EventData, selection: dict[str, Any], spot: dict[str, int], model: str) -> dict[str, Any]:
         return material_for(getattr(event, "source", None), ctx, reader, {**selection, **spot}, str(model)) | {"number": getattr(event, "number", 0)}
 
-    bridge.wanted(
-        hand_out,
-        [ctx.selection, ctx.spot, ctx.sidebar.model],
-        bridge,
-        api_visibility="private",
-        show_progress="hidden",
-        concurrency_limit=2,
-        queue=True,
-        **EVERY,
-    )
+    bridge.wanted(hand_out, [ctx.selection, ctx.spot, ctx.sidebar.model], bridge, **EVERY, **(QUIET | {"concurrency_limit": 2}))
 
 
 def material_for(source: Any, ctx: UiContext, reader: Reader, selection: dict[str, Any], model: str) -> dict[str, Any]:

@@ -192,7 +192,7 @@ def visit(served: Served, browser: Browser, usual: list[BrowserContext], request
 
 
 def bring_to_front(page: Page) -> None:
-    """Return once the page draws frames: tabs of one visitor share a window, and one behind draws a frame a second, for which every key waits."""
+    """Return once the page draws frames: tabs of one visitor share a window, and one behind draws a frame a second; a click waits for two."""
     for _ in range(5):
         page.bring_to_front()
         if page.evaluate(TWO_FRAMES) < BEHIND_MS:
