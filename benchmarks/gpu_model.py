@@ -4,6 +4,7 @@ python benchmarks/gpu_model.py checks --json FILE        saliency, calibration, 
 python benchmarks/gpu_model.py decode --json FILE        one token: the engine on the original in 16 bits and on packed models with adapters
 python benchmarks/gpu_model.py prefill --json FILE       a prompt of 2048 tokens, the same contenders
 python benchmarks/gpu_model.py calibrate --json FILE     ApiQ's published setting on two blocks: time and peak memory; 32 blocks are extrapolated
+python benchmarks/gpu_model.py count --device cpu       bytes of tensors that one block of it holds at once: minutes on a CPU, and no GPU is needed
 
 Every part also runs with --device cpu --shape tiny, which says nothing about speed. Weights are random: speed and memory are those of a real model.
 """
@@ -26,11 +27,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from salq import recipes  # noqa: E402 - the checkout is put on the path first
+from benchmarks.live_bytes import LiveBytes  # noqa: E402 - the checkout is put on the path first
+from salq import recipes  # noqa: E402
 from salq.calibration.distillation import distill  # noqa: E402
 from salq.calibration.engine import calibrate  # noqa: E402
 from salq.calibration.store import MemoryBlocks  # noqa: E402
-from salq.core.device import DeviceChoice, PeakMemory, choose_device, out_of_memory_as_error  # noqa: E402
+from salq.core.device import GB, DeviceChoice, PeakMemory, choose_device, out_of_memory_as_error  # noqa: E402
 from salq.core.drain import drain  # noqa: E402
 from salq.core.errors import ResourceError  # noqa: E402
 from salq.core.events import BlockDone, MetricReported  # noqa: E402
@@ -51,6 +53,7 @@ from salq.saliency.maps import compute_saliency  # noqa: E402
 GROUP_SIZE, RANK = 64, 64
 STREAMS_GB = 2.0
 """Of the device for the streams' activations, which are 17 GB in the published setting: they live in the host's memory, as on a card of 12 GB."""
+COUNTED_SAMPLES = 2
 CHECKED_TOKENS = 300
 """Of a text that is decoded as a check: more than one bucket of the cache, so more than one CUDA graph."""
 
@@ -112,6 +115,24 @@ def calibrated(options: argparse.Namespace, choice: DeviceChoice) -> dict[str, A
         "rank": recipe.rank, "samples": recipe.data.n_samples, "seq_len": recipe.data.seq_len, "streams": streams,
         "block_seconds": seconds, "peak_gb": peak.gb(),
         "extrapolated_minutes": {"blocks": of, "minutes": statistics.median(seconds[1:]) * of / 60, "from": "the blocks after the first"},
+    }  # fmt: skip
+
+
+def counted(options: argparse.Namespace, choice: DeviceChoice) -> dict[str, Any]:
+    """Bytes of tensors that calibrating the first block holds at once in the published setting, over few samples; any device will do."""
+    small = {"data.seq_len": 32, "rank": 4} if options.shape == "tiny" else {}
+    overrides = {"data.n_samples": COUNTED_SAMPLES, "epochs": 1} | small
+    recipe = recipes.get("apiq", preset="published", bits=options.bits[0], group_size=GROUP_SIZE, overrides=overrides)
+    assert recipe.data is not None
+    options.blocks = 1
+    with random_llama(options, DeviceChoice(choice.device, torch.bfloat16, "as on a GPU")) as model:
+        tokens = torch.randint(0, model.config.vocab_size, (COUNTED_SAMPLES, recipe.data.seq_len), generator=torch.Generator().manual_seed(0))
+        with LiveBytes() as live:
+            drain(calibrate(model, tokens, recipe, MemoryBlocks()))
+    return {
+        "shape": options.shape, "weights": "random", "recipe": "apiq, published, but for samples and epochs", "bits": options.bits[0],
+        "group_size": GROUP_SIZE, "rank": recipe.rank, "samples": COUNTED_SAMPLES, "seq_len": recipe.data.seq_len, "peak_tensors_gb": live.peak / GB,
+        "not_counted": "the model, the allocator's rounding, an operation's own scratch; of the published setting's streams what stays on the device",
     }  # fmt: skip
 
 
@@ -274,6 +295,7 @@ PARTS: dict[str, Callable[[argparse.Namespace, DeviceChoice], dict[str, Any]]] =
     "decode": decode,
     "prefill": prefill,
     "calibrate": calibrated,
+    "count": counted,
 }
 
 

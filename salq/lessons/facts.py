@@ -10,7 +10,7 @@ from salq.lessons.material import Material, kept_material
 from salq.lessons.words import Lesson
 from salq.models.catalogue import CATALOGUE
 from salq.runs.exploration import kept
-from salq.runs.kept import kept_group, kept_maps, kept_runs
+from salq.runs.kept import authors_name, kept_group, kept_maps, kept_runs
 
 GROUP = 64
 RANK = 64
@@ -52,7 +52,7 @@ def _of_runs(model: str) -> dict[str, str]:
     if best is not None:
         told |= {
             "best3": perplexity(best["perplexity"]),
-            "best3_name": {"apiq": "ApiQ", "sapr": "SAPR"}.get(best["recipe"], best["recipe"]),
+            "best3_name": authors_name(best["recipe"]),
             "bits_best3": f"{best['bits_per_weight']:.2f}",
             "run_rank": str(best["rank"]),
             "kl_best3": f"{best['kl']:.2f}",

@@ -182,6 +182,11 @@ def keep_exploration(model: str, found: Exploration) -> None:
         temporary.write_text(f"{lines}\n", encoding="utf-8")
 
 
+def authors_name(recipe: str) -> str:
+    """A recipe's name as its authors write it."""
+    return {"rtn": "RTN", "gptq": "GPTQ", "apiq": "ApiQ", "sapr": "SAPR"}.get(recipe, recipe)
+
+
 def short(value: Any) -> Any:
     """JSON values with five significant digits: what is kept of a measurement."""
     if isinstance(value, float):

@@ -7,7 +7,7 @@ from typing import Any
 
 from salq.figures.style import RECIPE_COLOURS
 from salq.models.catalogue import CATALOGUE
-from salq.runs.kept import KeptRun, WeightGroup
+from salq.runs.kept import KeptRun, WeightGroup, authors_name
 from salq.ui import words
 
 WIDTH, ROW = 860, 74
@@ -33,7 +33,7 @@ def headline(runs: Sequence[KeptRun], bits: int = 3) -> tuple[str, str] | None:
         return f"{start}.", number
     best = min(same_grid, key=lambda one: one["perplexity"])
     repaired = _perplexity(best["perplexity"])
-    return f"{start}; calibration with {recipe_title(best['recipe'])} brings it back to {repaired}, at {best['model_size_mb']:.0f} MB.", repaired
+    return f"{start}; calibration with {authors_name(best['recipe'])} brings it back to {repaired}, at {best['model_size_mb']:.0f} MB.", repaired
 
 
 def bars(runs: Sequence[KeptRun]) -> str:
@@ -47,7 +47,7 @@ def bars(runs: Sequence[KeptRun]) -> str:
     for one in shown:
         share = max(log(one["perplexity"] / original), 0.0) / span
         colour = RECIPE_COLOURS.get(one["recipe"], "#888")
-        rows.append(_bar(f"{recipe_title(one['recipe'])}, {one['tag']}", share, colour, _perplexity(one["perplexity"])))
+        rows.append(_bar(f"{authors_name(one['recipe'])}, {one['tag']}", share, colour, _perplexity(one["perplexity"])))
     return f'<div class="salq-bars" role="img" aria-label="{escape(_spoken(shown, original))}">{"".join(rows)}</div>'
 
 
@@ -117,11 +117,6 @@ def _bar(name: str, share: float, colour: str, number: str) -> str:
         f'<span class="name">{escape(name)}</span><span class="bar"><i style="width:{share * BAR_SHARE:.1f}%;background:{colour}"></i>'
         f"<b>{escape(number)}</b></span>"
     )
-
-
-def recipe_title(name: str) -> str:
-    """A recipe's name as its authors write it."""
-    return {"rtn": "RTN", "gptq": "GPTQ", "apiq": "ApiQ", "sapr": "SAPR"}.get(name, name)
 
 
 def _perplexity(value: float) -> str:

@@ -6,9 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import LlamaConfig
 
 from benchmarks import gpu_model, kernels
 from benchmarks.kernel_contenders import GROUP_SIZE, RANK, Matrix, makers
+from benchmarks.live_bytes import LiveBytes
+from salq.calibration.estimate import block_weights
+from salq.core.device import GB
+from salq.models.catalogue import entry_of
+from salq.models.tiny import tiny_config
 from tests.house.files import ROOT
 
 GPU_SCRIPT = ROOT / "benchmarks" / "gpu.sh"
@@ -68,6 +74,14 @@ def test_a_model_is_measured_as_on_a_gpu(part: str, tmp_path: Path) -> None:
     assert found["rows"][1]["times_original"] == 1
 
 
+def test_what_a_block_needs_is_counted_without_a_gpu(tmp_path: Path) -> None:
+    found = tmp_path / "found.json"
+    assert gpu_model.main(["count", *f"--device cpu --shape tiny --bits 2 --json {found}".split()]) == 0
+    block = 4 * block_weights(tiny_config(LlamaConfig(**entry_of("smollm2-135m").config))) / GB
+    peak = json.loads(found.read_text())["peak_tensors_gb"]
+    assert 3 * block < peak < 20 * block, "at the least the weights, the fake-quantized ones and their gradient"
+
+
 def test_a_tiny_model_is_checked_as_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SALQ_HOME", str(tmp_path))
     assert gpu_model.main(["checks", "--device", "cpu", "--json", str(tmp_path / "found.json")]) == 0
@@ -84,3 +98,22 @@ def test_a_check_that_fails_is_said_and_the_others_are_tried(tmp_path: Path, mon
     rows = json.loads((tmp_path / "found.json").read_text())["checks"]
     assert [row["failed"] for row in rows if row["wrong"]] == ["ValueError: nothing there"]
     assert len(rows) == 11
+
+
+def test_bytes_count_once_and_as_long_as_somebody_needs_them() -> None:
+    outside = torch.zeros(1000)
+    with LiveBytes() as live:
+        assert outside.view(10, 100).shape == (10, 100)
+        assert live.peak == 0, "a view of what was there before is nothing new"
+        learned = torch.ones(1000, requires_grad=True)
+        kept = learned.exp()  # its result is what the backward pass needs
+        view = kept[:10]
+        del kept
+        assert live.now == 2 * 4000, "a view holds all of it"
+        loss = view.sum()
+        del view
+        assert live.now == 2 * 4000 + 4, "the graph holds it still"
+        loss.backward()
+        del loss
+        assert live.now == 2 * 4000, "the gradient has come, the result has gone"
+    assert live.peak > 3 * 4000
