@@ -8,6 +8,7 @@ from salq.chat.participants import Participant
 from salq.core.device import out_of_memory_as_error, release_memory
 from salq.core.errors import ConfigError, StoreError
 from salq.kernels.assemble import Source, load_quantized, round_head, rtn_sources
+from salq.kernels.packed import load_packed
 from salq.models.llama import Llama, load_model, read_config
 from salq.models.source import resolve
 
@@ -16,13 +17,17 @@ def load_participant(participant: Participant, device: str = "auto") -> Llama:
     """The model of `participant` on `device`.
 
     The blocks that a run did not calibrate stay as they are. The original's weights that the codes replace are never read whole.
-    Raises ModelError, ShapeError (group size), StoreError (the run's blocks are gone), ResourceError (memory), ConfigError (executor, head).
+    Raises ModelError, ShapeError (group size), StoreError (the run's blocks are gone), FormatError (an exported folder is damaged), ResourceError
+    (memory), ConfigError (executor, head).
     """
     if participant.kind == "original":
         return load_model(participant.model, device=device)
     with out_of_memory_as_error(f"Loading {participant.title}"):
-        n_blocks = int(read_config(resolve(participant.model)).num_hidden_layers)
-        quantized = load_quantized(participant.model, sources(participant, n_blocks), device, participant.executor, whole=True)
+        if participant.kind == "packed":
+            quantized = load_packed(participant.model, device=device, executor=participant.executor, whole=True)
+        else:
+            n_blocks = int(read_config(resolve(participant.model)).num_hidden_layers)
+            quantized = load_quantized(participant.model, sources(participant, n_blocks), device, participant.executor, whole=True)
         if participant.head == "8bit":
             quantized = round_head(quantized)
     release_memory()

@@ -1,4 +1,4 @@
-"""Who can take part in a chat: an original model, its rounding to nearest (RTN), or the result of a run. Descriptions only, no weights.
+"""Who can take part in a chat: an original model, its rounding to nearest (RTN), the result of a run, or an exported folder. Descriptions only.
 
 A participant is a small value that travels to the process that loads it (`loading.load_participant`); this module is light, so
 that the page can describe one without torch.
@@ -10,18 +10,19 @@ from typing import Any, Literal
 
 from salq.core.errors import ConfigError
 from salq.core.files import last_part, path_of
+from salq.models.folder import SINGLE
 from salq.quant.spec import QuantSpec
 
-Kind = Literal["original", "rtn", "run"]
+Kind = Literal["original", "rtn", "run", "packed"]
 
 
 @dataclass(frozen=True)
 class Participant:
     """One side of a chat. Equal participants share one process.
 
-    `model` is a catalogue name, a hub id or an absolute folder; `spec` is the grid of RTN; `run_id` and `blocks` (the folder of
-    the run's frozen blocks) name a run's result; `title` is what people read. `executor` and `head` say what runs a quantized model
-    (salq/kernels/executors.py; "8bit" rounds the head to 8 bits).
+    `model` is a catalogue name, a hub id or an absolute folder, of a packed side the exported one; `spec` is the grid of RTN; `run_id` and
+    `blocks` (the folder of the run's frozen blocks) name a run's result; `title` is what people read. `executor` and `head` say what runs a
+    quantized model (salq/kernels/executors.py; "8bit" rounds the head to 8 bits).
     """
 
     kind: Kind
@@ -47,6 +48,14 @@ class Participant:
     def run(cls, run_id: str, model: str, blocks: Path, title: str = "") -> "Participant":
         """What a run left: its frozen blocks in place of the model's."""
         return cls("run", _placed(model), title or f"{last_part(model)} run {run_id}", run_id=run_id, blocks=str(blocks))
+
+    @classmethod
+    def packed(cls, folder: Path) -> "Participant":
+        """A folder that `python -m salq export` wrote: it needs no original. Raises ConfigError for a folder that holds no model."""
+        placed = folder.expanduser().resolve()
+        if not (placed / SINGLE).is_file():
+            raise ConfigError(f"{folder} holds no {SINGLE}; name a folder that `python -m salq export` wrote.")
+        return cls("packed", str(placed), placed.name)
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; `from_json` is the inverse."""

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -36,7 +37,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command, besides those that every command has (`--json`)."""
     parser.add_argument("--model", default=None, help=f"catalogue name, hub id or folder (default: that of the first run, else {DEFAULT_MODEL})")
     parser.add_argument("--run", dest="runs", action="append", default=[], metavar="ID", help="a calibrated run to talk to; up to two")
-    parser.add_argument("--recipe", choices=["rtn"], default=None, help="a quantized side without a run: rounding to nearest (default without --run)")
+    parser.add_argument(
+        "--packed",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FOLDER",
+        help="an exported folder to talk to; with --model beside the original",
+    )
+    parser.add_argument("--recipe", choices=["rtn"], default=None, help="a quantized side without a run: rounding to nearest (default alone)")
     parser.add_argument("--bits", type=int, choices=[2, 3, 4, 8], default=3, help="bits of the rtn side (default: 3)")
     parser.add_argument("--group-size", default="64", metavar="N", help="group size of the rtn side, or `row` (default: 64)")
     parser.add_argument("--symmetric", action="store_true", help="symmetric grid for the rtn side")
@@ -72,17 +81,22 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def participants_of(args: argparse.Namespace, store: RunStore) -> list[Participant]:
-    """The original, the runs that were named, and RTN when none was (or when it was asked for).
+    """The original, the runs and exported folders that were named, and RTN when none was (or when it was asked for).
 
-    Raises ConfigError, ShapeError, ModelError, UnknownNameError.
+    An exported folder stands alone: the original is beside it only when something else names it. Raises ConfigError, ShapeError, ModelError,
+    UnknownNameError.
     """
     runs = [run_participant(store, store.resolve(name)) for name in args.runs]
-    model = args.model or (runs[0].model if runs else DEFAULT_MODEL)
-    Limits.here().check_model(model)
-    quantized = [*runs, Participant.rtn(model, _fitting(_spec(args), model))] if args.recipe == "rtn" or not runs else runs
-    found = [Participant.original(model), *(replace(side, executor=args.executor, head=args.head) for side in quantized)]
+    quantized, originals = [*runs, *(Participant.packed(folder) for folder in args.packed)], []
+    if args.model or runs or args.recipe or not quantized:
+        model = args.model or (runs[0].model if runs else DEFAULT_MODEL)
+        Limits.here().check_model(model)
+        originals = [Participant.original(model)]
+        if args.recipe == "rtn" or not quantized:
+            quantized.append(Participant.rtn(model, _fitting(_spec(args), model)))
+    found = [*originals, *(replace(side, executor=args.executor, head=args.head) for side in quantized)]
     if len(found) > MAX_SIDES:
-        raise ConfigError(f"{len(found)} sides were asked for; at most {MAX_SIDES} can answer at once, the original among them.")
+        raise ConfigError(f"{len(found)} sides were asked for; at most {MAX_SIDES} can answer at once.")
     return found
 
 

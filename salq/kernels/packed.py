@@ -16,8 +16,8 @@ from salq.packing.files import PackedFile
 from salq.quant.frozen import FrozenLinear
 
 
-def load_packed(folder: str | Path, *, device: str | DeviceChoice = "auto", executor: str = AUTO) -> Llama:
-    """The model in an exported folder, ready to run from its codes; `execution` of it says on what.
+def load_packed(folder: str | Path, *, device: str | DeviceChoice = "auto", executor: str = AUTO, whole: bool = False) -> Llama:
+    """The model in an exported folder, ready to run from its codes; `execution` of it says on what. `whole` as in `load_quantized`.
 
     Every tensor is checked against its hash before anything runs. Raises FormatError (damaged, altered, newer), ModelError (config, tokenizer),
     ConfigError (device, executor), ResourceError (memory).
@@ -35,7 +35,7 @@ def load_packed(folder: str | Path, *, device: str | DeviceChoice = "auto", exec
     with out_of_memory_as_error(f"Loading {folder.name}"):
         model = assemble(config, file.rest(), weights, choice.device, choice.dtype)
         llama = with_tokenizer(str(folder), ModelSource(folder.name, folder, "folder", note, digest), model)
-        fill(llama, _sources(file, llama.n_blocks), executor)
+        fill(llama, _sources(file, llama.n_blocks), executor, whole=whole)
     release_memory()
     return llama
 

@@ -1,14 +1,17 @@
 """`python -m salq chat` as a person types it, on a tiny model."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from salq.cli import main
 from salq.core import settings
+from salq.models.tiny import save_tiny
 
 
 def chat(*arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
@@ -23,6 +26,26 @@ def test_json_has_both_sides_and_their_costs(tiny_folder: Path) -> None:
     assert [side["kind"] for side in report["sides"]] == ["original", "rtn"]
     assert report["sides"][1]["title"].endswith("RTN w4row")
     assert all(side["state"] == "done" and side["memory_gb"] > 0 and side["count"] > 0 for side in report["sides"])
+
+
+def test_an_exported_folder_answers_as_its_run_does_and_needs_no_original(tmp_path: Path) -> None:
+    original = save_tiny(tmp_path / "original", "smollm2-135m")
+    arguments = ["--model", str(original), "--recipe", "rtn", "--bits", "4", "--windows", "1", "--window", "16", "--run", "small"]
+    assert main(["calibrate", *arguments]) == 0
+    assert main(["export", "small", str(tmp_path / "small")]) == 0
+    beside = answered("--run", "small", "--packed", str(tmp_path / "small"))
+    shutil.rmtree(original)
+    alone = answered("--packed", str(tmp_path / "small"))
+    assert [side["kind"] for side in beside] == ["original", "run", "packed"]
+    assert [side["kind"] for side in alone] == ["packed"]
+    assert alone[0]["text"] == beside[2]["text"] == beside[1]["text"]
+
+
+def answered(*arguments: str) -> list[dict[str, Any]]:
+    result = chat(*arguments, "--executor", "reference", "--prompt", "hi", "--max-new-tokens", "6", "--json")
+    assert result.returncode == 0, result.stderr
+    sides: list[dict[str, Any]] = json.loads(result.stdout.splitlines()[-1])["sides"]
+    return sides
 
 
 def test_a_conversation_goes_on_until_exit(tiny_folder: Path) -> None:
@@ -42,6 +65,7 @@ def test_a_conversation_goes_on_until_exit(tiny_folder: Path) -> None:
         (["--prompt", "hi", "--temperature", "9"], "temperature"),
         (["--prompt", "hi", "--run", "nothing-like-it"], "nothing-like-it"),
         (["--prompt", "hi", "--bits", "5"], "5"),
+        (["--prompt", "hi", "--packed", "tests"], "python -m salq export"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(

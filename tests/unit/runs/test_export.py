@@ -76,7 +76,7 @@ def test_it_is_the_same_model_without_its_source(finished: tuple[RunStore, str],
 
 
 def test_others_are_told_that_it_is_quantized(exported: Path) -> None:
-    with pytest.raises(ModelError, match=r"is quantized already \(salq\)"):
+    with pytest.raises(ModelError, match=r"is quantized already \(salq\).*chat --packed"):
         load_model(str(exported), device="cpu")
 
 
