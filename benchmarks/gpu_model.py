@@ -4,7 +4,7 @@ python benchmarks/gpu_model.py checks --json FILE        saliency, calibration, 
 python benchmarks/gpu_model.py decode --json FILE        one token: the engine on the original in 16 bits and on packed models with adapters
 python benchmarks/gpu_model.py prefill --json FILE       a prompt of 2048 tokens, the same contenders
 python benchmarks/gpu_model.py calibrate --json FILE     ApiQ's published setting on two blocks: time and peak memory; 32 blocks are extrapolated
-python benchmarks/gpu_model.py count --device cpu       bytes of tensors that one block of it holds at once: minutes on a CPU, and no GPU is needed
+python benchmarks/gpu_model.py count --device cpu       bytes of tensors that it holds at once, over two samples: half an hour on a CPU
 
 Every part also runs with --device cpu --shape tiny, which says nothing about speed. Weights are random: speed and memory are those of a real model.
 """
@@ -119,12 +119,12 @@ def calibrated(options: argparse.Namespace, choice: DeviceChoice) -> dict[str, A
 
 
 def counted(options: argparse.Namespace, choice: DeviceChoice) -> dict[str, Any]:
-    """Bytes of tensors that calibrating the first block holds at once in the published setting, over few samples; any device will do."""
+    """Bytes of tensors that calibrating two blocks holds at once in the published setting, over few samples; any device will do."""
     small = {"data.seq_len": 32, "rank": 4} if options.shape == "tiny" else {}
     overrides = {"data.n_samples": COUNTED_SAMPLES, "epochs": 1} | small
     recipe = recipes.get("apiq", preset="published", bits=options.bits[0], group_size=GROUP_SIZE, overrides=overrides)
     assert recipe.data is not None
-    options.blocks = 1
+    options.blocks = 2  # in the second one, what is left of the first is there too
     with random_llama(options, DeviceChoice(choice.device, torch.bfloat16, "as on a GPU")) as model:
         tokens = torch.randint(0, model.config.vocab_size, (COUNTED_SAMPLES, recipe.data.seq_len), generator=torch.Generator().manual_seed(0))
         with LiveBytes() as live:

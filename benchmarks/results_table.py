@@ -11,8 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from salq.models.catalogue import DEFAULT_MODEL  # noqa: E402 - the checkout is put on the path first
-from salq.runs.kept import KeptRun, kept_runs  # noqa: E402
-from salq.ui.insights import recipe_title  # noqa: E402
+from salq.runs.kept import KeptRun, authors_name, kept_runs  # noqa: E402
 
 README = ROOT / "README.md"
 START, END = "<!-- results -->", "<!-- /results -->"
@@ -54,7 +53,7 @@ def _row(run: KeptRun) -> str:
     size = f"{one['bits_per_weight']:.2f} | {one['size_mb']:.1f} | {one['model_size_mb']:.1f}"
     quality = f"{_perplexity(one, 'perplexity')} | {one['kl']:.3g} | {100 * one['top1_agreement']:.1f} %"
     cost = f"{_duration(one['seconds'])} | {one['peak_memory_gb']:.1f} GB"
-    return f"| {recipe_title(one['recipe'])} | {one['tag']} | {size} | {quality} | {cost} |"
+    return f"| {authors_name(one['recipe'])} | {one['tag']} | {size} | {quality} | {cost} |"
 
 
 def _perplexity(one: dict[str, float], name: str) -> str:
