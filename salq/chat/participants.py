@@ -55,7 +55,7 @@ class Participant:
         placed = folder.expanduser().resolve()
         if not (placed / SINGLE).is_file():
             raise ConfigError(f"{folder} holds no {SINGLE}; name a folder that `python -m salq export` wrote.")
-        return cls("packed", str(placed), placed.name)
+        return cls("packed", str(placed), f"{placed.name}, packed")
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; `from_json` is the inverse."""

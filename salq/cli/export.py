@@ -1,6 +1,7 @@
 """`export`: a finished run as a folder of its own, packed, to keep, copy, talk to or load with `salq.load_packed`."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from salq.cli import options
@@ -26,7 +27,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         emit({"run": run_id, "folder": str(args.folder), "bytes": size, "metrics": about["metrics"]})
         return 0
-    say(f"Run {run_id} is in {args.folder}; `python -m salq chat --packed {args.folder}` talks to it, salq.load_packed reads it.")
+    talk = shlex.join(["python", "-m", "salq", "chat", "--packed", str(args.folder)])
+    say(f"Run {run_id} is in {args.folder}; `{talk}` talks to it, salq.load_packed reads it.")
     pairs = [("model", f"{about['source']['model']}, {about['metrics'].get('tag', '')}"), ("on disk", f"{number(size / 1e6)} MB, with tokenizer")]
     pairs += [("weights", f"{number(about['metrics'].get('model_size_mb'))} MB, {number(about['metrics'].get('size_mb'))} MB of them quantized")]
     say(facts(pairs))

@@ -48,7 +48,7 @@ def check_config(config: dict[str, Any], where: str) -> None:
         raise ModelError(f"{where} is not a LLaMA: its model_type is {kind!r}; salq works on models whose model_type is 'llama'.")
     if quantization := config.get("quantization_config"):
         method = quantization.get("quant_method", "an unnamed method") if isinstance(quantization, dict) else quantization
-        talk = f", or talk to it: `python -m salq chat --packed {where}`" if method == "salq" else ""
+        talk = ", or talk to it: `python -m salq chat --packed FOLDER`" if method == "salq" else ""
         raise ModelError(f"{where} is quantized already ({method}); use the full-precision model that it was made from{talk}.")
 
 
