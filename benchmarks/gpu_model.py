@@ -4,7 +4,7 @@ python benchmarks/gpu_model.py checks --json FILE        saliency, calibration, 
 python benchmarks/gpu_model.py decode --json FILE        one token: the engine on the original in 16 bits and on packed models with adapters
 python benchmarks/gpu_model.py prefill --json FILE       a prompt of 2048 tokens, the same contenders
 python benchmarks/gpu_model.py calibrate --json FILE     ApiQ's published setting on two blocks: time and peak memory; 32 blocks are extrapolated
-python benchmarks/gpu_model.py count --device cpu       bytes of tensors that it holds at once, over two samples: half an hour on a CPU
+python benchmarks/gpu_model.py count --device cpu       bytes of tensors that it holds at once, over two samples: a quarter of an hour on one core
 
 Every part also runs with --device cpu --shape tiny, which says nothing about speed. Weights are random: speed and memory are those of a real model.
 """
