@@ -38,14 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=None, help=f"catalogue name, hub id or folder (default: that of the first run, else {DEFAULT_MODEL})")
     parser.add_argument("--run", dest="runs", action="append", default=[], metavar="ID", help="a calibrated run to talk to; up to two")
     parser.add_argument(
-        "--packed",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="FOLDER",
-        help="an exported folder to talk to; with --model beside the original",
+        "--packed", action="append", default=[], type=Path, metavar="FOLDER", help="an exported folder to talk to; beside the original with --model"
     )
-    parser.add_argument("--recipe", choices=["rtn"], default=None, help="a quantized side without a run: rounding to nearest (default alone)")
+    parser.add_argument(
+        "--recipe", choices=["rtn"], default=None, help="a quantized side without a run: rounding to nearest (default when no other is named)"
+    )
     parser.add_argument("--bits", type=int, choices=[2, 3, 4, 8], default=3, help="bits of the rtn side (default: 3)")
     parser.add_argument("--group-size", default="64", metavar="N", help="group size of the rtn side, or `row` (default: 64)")
     parser.add_argument("--symmetric", action="store_true", help="symmetric grid for the rtn side")
