@@ -25,7 +25,9 @@ CLOSE_FIELDS = """(...values) => {
   for (const field of document.querySelectorAll('#calibrate-advanced .salq-fields input')) field.disabled = true;
   return values;
 }"""
-"""The fields of the choice before take nothing more: what is typed into them while the new ones are on their way would be lost."""
+"""The fields of the choice before take nothing more: what is typed into them while the new ones are on their way would be lost.
+
+A fold that was never open has no fields yet; those of one opened right after the choice are the old ones for a moment, and change nothing."""
 
 Updates = list[Any]
 

@@ -3,6 +3,7 @@
 Gradio looks at what files a value names; whether a number is a number, or an id a text, is looked at here, once for all endpoints.
 """
 
+import copy
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -39,13 +40,41 @@ class SteadyDict(dict[int, Any]):
         return list(super().items())
 
 
+class Functions(SteadyDict):
+    """A session's functions by id. One that a redraw took away can still be called, and changes nothing.
+
+    Between the redraw on the server and in the browser, a person may use a control that is about to go; Gradio looks its function up in vain.
+    """
+
+    def __init__(self, *of: Any) -> None:
+        """As a dict."""
+        super().__init__(*of)
+        self._gone: dict[int, Any] = {}
+
+    def __copy__(self) -> "Functions":
+        """What a session begins with: ids count on from here in every session by itself, so what is gone is its own."""
+        return Functions(self)
+
+    def __delitem__(self, key: int) -> None:
+        """Take a function away; keep its inputs and outputs."""
+        gone = copy.copy(self[key])
+        gone.fn = lambda *_: gr.skip()
+        super().__delitem__(key)
+        self._gone[key] = gone
+
+    def __missing__(self, key: int) -> Any:
+        """A function that was taken away; KeyError for one that never was."""
+        return self._gone[key]
+
+
 class GuardedBlocks(gr.Blocks):
     """Blocks whose endpoints refuse what no control of the page sends, without a traceback, and show a SalqError as its sentence."""
 
     def __exit__(self, *caught: Any) -> None:
-        """The page is built: every session begins with a copy of its components."""
+        """The page is built: every session begins with a copy of its components and functions."""
         super().__exit__(*caught)
         self.default_config.blocks = SteadyDict(self.default_config.blocks)
+        self.default_config.fns = Functions(self.default_config.fns)
 
     async def process_api(self, block_fn: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Check the raw values of a call and remember whose it is, then go on as Gradio does."""

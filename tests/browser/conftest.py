@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, expect, sync_playwright
 
 from salq.core import settings
 from salq.models.tiny import save_tiny
@@ -296,6 +296,17 @@ def choose(page: Page, picker: str, name: str | re.Pattern[str]) -> None:
         expect(page.get_by_role("option")).to_have_count(0)
         return
     raise AssertionError(f"no option {name!r} of #{picker} came into view")
+
+
+def enter(field: Locator, value: str) -> None:
+    """Type into a field until it stays: one whose fold has just opened takes its old value once more."""
+    for _ in range(20):
+        field.fill(value)
+        field.press("Tab")
+        field.page.wait_for_timeout(250)
+        if field.input_value() == value:
+            return
+    expect(field).to_have_value(value)
 
 
 def drawn(page: Page, plot: str) -> dict[str, Any]:

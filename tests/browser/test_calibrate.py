@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from salq import recipes
-from tests.browser.conftest import Served, Visit, drawn, reload
+from tests.browser.conftest import Served, Visit, drawn, enter, reload
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -37,9 +37,11 @@ def advanced(page: Page, **fields: str) -> None:
     """Open Advanced and fill in fields by path, with __ for a full stop."""
     if not page.locator("#calibrate-reset").is_visible():
         page.locator("#calibrate-advanced button").first.click()
+    recipe, preset = (page.locator(f"#calibrate-{one} input:checked").input_value() for one in ("recipe", "preset"))
+    expect(page.locator("#calibrate-settings-of")).to_contain_text(f"Settings of {recipe}, preset {preset}.")
     for name, value in fields.items():
         path = name.replace("__", "-")
-        page.locator(f"#set-{path} input").fill(value)
+        enter(page.locator(f"#set-{path} input"), value)
         expect(page.locator("#calibrate-command textarea")).to_have_value(re.compile(re.escape(f"{name.replace('__', '.')}={value}")))
 
 
@@ -97,6 +99,20 @@ def test_a_reload_and_a_second_visitor_find_the_run_and_it_can_be_cancelled_and_
     page.locator("#calibrate-cancel").click()
     expect(page.locator("#calibrate-resume")).to_be_visible(timeout=LONG_MS)
     assert served.store.list()[0].status == "cancelled"
+
+
+def test_on_a_slow_line_the_fields_of_the_choice_before_change_nothing(served: Served, visit: Visit) -> None:
+    page = visit("?tab=calibrate")
+    ready(page)
+    line = page.context.new_cdp_session(page)
+    line.send("Network.emulateNetworkConditions", {"offline": False, "latency": 700, "downloadThroughput": -1, "uploadThroughput": -1})
+    choose(page, "SAPR (saliency-regularized ApiQ)")
+    page.wait_for_timeout(2_000)  # the server has drawn the new fields, the fold that opens now does not know them yet
+    page.locator("#calibrate-advanced button").first.click()
+    page.locator("#set-adapter-rank input").fill("4")
+    expect(page.locator("#calibrate-settings-of")).to_contain_text("Settings of sapr, preset quick")
+    expect(page.locator("#set-adapter-rank input")).to_have_value("8")
+    advanced(page, adapter__rank="4")
 
 
 def test_the_command_and_the_estimate_follow_the_form(served: Served, visit: Visit) -> None:

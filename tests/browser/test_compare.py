@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,7 +11,7 @@ import psutil
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Served, Visit
+from tests.browser.conftest import Served, Visit, enter
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -40,8 +41,7 @@ def lengthen(page: Page, tokens: int) -> None:
     field = page.locator("#compare-length input[type=number]")
     if not field.is_visible():
         page.locator("#compare-settings button").first.click()
-    field.fill(str(tokens))
-    field.press("Tab")
+    enter(field, str(tokens))
 
 
 def said(page: Page, side: int) -> list[str]:
@@ -71,6 +71,19 @@ def held(served: Served) -> Iterator[None]:
     finally:
         for process in processes:
             process.resume()
+
+
+def write_a_little(served: Served, page: Page) -> None:
+    """Inside `held`: let the models write for moments until the answer's first words are on the page; most of it is still to come."""
+    words, deadline = page.locator("#compare-chat-0 .assistant"), time.monotonic() + LONG_MS / 1000
+    while not words.is_visible():
+        assert time.monotonic() < deadline, "no word of an answer came"
+        for process in chat_processes(served):
+            process.resume()
+        page.wait_for_timeout(30)
+        for process in chat_processes(served):
+            process.suspend()
+        page.wait_for_timeout(1_000)  # what was written reaches the page
 
 
 def test_before_any_run_the_original_and_rtn_answer_the_same_prompt(served: Served, visit: Visit) -> None:
@@ -106,10 +119,14 @@ def test_what_is_said_is_text_and_history_belongs_to_the_visitor(served: Served,
 
 def test_stop_stops_and_the_next_question_is_answered(served: Served, visit: Visit) -> None:
     page = visit("?tab=compare")
+    lengthen(page, 8)
+    ask(page, "Are you there?")
+    answered(page)
+    page.locator("#compare-new").click()
     lengthen(page, 1000)
-    ask(page, "Count to a million")
-    expect(page.locator("#compare-chat-0 .assistant")).to_be_visible(timeout=LONG_MS)
     with held(served):
+        ask(page, "Count to a million")
+        write_a_little(served, page)
         page.locator("#compare-stop").click()
         expect(page.locator("#compare-stop")).to_be_disabled()
     expect(page.locator("#compare-facts-0")).to_contain_text("Stopped.")
@@ -137,13 +154,14 @@ def test_empty_and_too_long_prompts_are_told_and_nothing_is_cut_off(served: Serv
 
 def test_two_visitors_at_once_wait_in_line_and_are_told(served: Served, visit: Visit) -> None:
     one, two = visit("?tab=compare"), visit("?tab=compare")
-    lengthen(one, 1000)
-    ask(one, "Me first")
-    expect(one.locator("#compare-chat-0 .assistant")).to_be_visible(timeout=LONG_MS)
+    lengthen(one, 16)
+    ask(one, "Are you there?")
+    answered(one)
     with held(served):
+        ask(one, "Me first")
+        expect(one.locator("#compare-facts-0")).to_contain_text("Reading the prompt")
         ask(two, "And me")
         expect(two.locator("#compare-facts-0")).to_contain_text("another visitor's answer first", timeout=LONG_MS)
-        one.locator("#compare-stop").click()
     answered(one)
     answered(two)
     assert "And me" not in " ".join(said(one, 0))

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Served, Visit, drawn
+from tests.browser.conftest import Served, Visit, drawn, enter
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -35,17 +35,11 @@ def answered(page: Page) -> None:
 
 
 def setting(page: Page, name: str, value: str) -> None:
-    """A number under "Sampling and system prompt", opened when it is closed: typed until it stays, as a control that appears takes its old value."""
+    """A number under "Sampling and system prompt", opened when it is closed."""
     field = page.locator(f"#compare-{name} input[type=number]")
     if not field.is_visible():
         page.locator("#compare-settings button").first.click()
-    for _ in range(20):
-        field.fill(value)
-        field.press("Tab")
-        page.wait_for_timeout(250)
-        if field.input_value() == value:
-            return
-    expect(field).to_have_value(value)
+    enter(field, value)
 
 
 def score_own(page: Page, text: str) -> None:
