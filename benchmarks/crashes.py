@@ -23,6 +23,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+os.environ["OMP_NUM_THREADS"] = "1"  # a child that is forked from a process with OpenMP's threads waits for them forever
 
 import numpy as np  # noqa: E402 - the checkout is put on the path first
 import torch._dynamo  # noqa: E402, F401 - the first step of an optimizer would import it in every child

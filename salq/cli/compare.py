@@ -96,7 +96,7 @@ def _anew(store: RunStore, sides: "tuple[Subject, Subject]", args: argparse.Name
     except ValueError as error:
         raise ConfigError(f"{wanted['windows']} windows of {wanted['window']} tokens cannot be evaluated; use at least 1 of at least 8.") from error
     limits.check_evaluation(evaluation.windows, evaluation.window)
-    limits.check_text(evaluation.text)
+    limits.check_text(evaluation.text, "evaluation")
     return Display().watch(remeasured(store, sides, evaluation, args.device))
 
 

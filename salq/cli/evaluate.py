@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     limits = Limits.here()
     evaluation = _evaluation(args)
     limits.check_evaluation(evaluation.windows, evaluation.window)
-    limits.check_text(evaluation.text)
+    limits.check_text(evaluation.text, "evaluation")
     _check_tasks(args)
     title, values = _of_run(args, evaluation) if args.run_id is not None else _of_model(args, evaluation)
     if args.json:

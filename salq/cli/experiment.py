@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     for number, side in enumerate(wanted, start=1):
         found = load_side(folder, side)
         if found is None and not args.report and _is_asked(args.only, side):
+            options.check_texts(args)
             note(f"[{number}/{len(wanted)}] {side.label} {side.request.spec.tag} seed {side.seed}")
             found = _carry_out(store, folder, side)
             if found is None:
@@ -92,6 +93,9 @@ def _carry_out(store: RunStore, folder: Path, side: Side) -> dict[str, Any] | No
     if done is None and (other := same_codes(store, side.request)) is not None:
         return _measure_again(store, folder, side, other)
     if done is None:
+        from salq.runs.plan import check_room, plan
+
+        check_room(plan(side.request), side.request.model, store.root)
         run_id = next((info.id for info in same if info.can_resume), None) or store.create(side.request)
         store.clear_cancel(run_id)
         info = carry_out(store, run_id)

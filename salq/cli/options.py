@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from salq.core.errors import ConfigError
 from salq.core.files import path_of
+from salq.data.names import is_path
 from salq.models.catalogue import CATALOGUE, DEFAULT_MODEL
 from salq.quant.spec import BITS, QuantSpec
+from salq.runs.limits import Limits
 from salq.runs.requests import CalibrateRequest, ExploreRequest, parse
 
 if TYPE_CHECKING:
@@ -19,8 +21,6 @@ MAX_COMBINATIONS = 256
 EXECUTORS = ("auto", "reference", "onnxruntime", "torch-int4", "triton")
 """What can run quantized linears (salq/kernels/executors.py, which would import torch for the help)."""
 HEADS = ("float", "8bit")
-TEXT_WORDS = ("auto", "bundled", "wikitext2", "c4", "self")
-"""Texts that are not files, even where a file has that name."""
 
 
 def command(commands: Commands, name: str, handler: Callable[[argparse.Namespace], int], summary: str, detail: str = "") -> argparse.ArgumentParser:
@@ -171,6 +171,13 @@ def calibrate_request(args: argparse.Namespace, recipe: "Recipe", *, title: str 
     return request
 
 
+def check_texts(args: argparse.Namespace) -> None:
+    """Raise TextError for a calibration or evaluation text that cannot be opened here."""
+    limits = Limits.here()
+    limits.check_text(placed(args.text))
+    limits.check_text(placed(args.eval_text), "evaluation")
+
+
 def explore_request(args: argparse.Namespace, specs: Sequence[QuantSpec], *, saliency: bool) -> ExploreRequest:
     """The exploration that the arguments describe. Raises ConfigError for a value outside its bounds."""
     values = {
@@ -188,8 +195,8 @@ def placed_model(name: str) -> str:
 
 
 def placed(name: str) -> str:
-    """A path that exists as an absolute one; other names, and the words for texts, as they are."""
-    if name in TEXT_WORDS:
+    """A path that exists as an absolute one; other names, and the words for texts, even where a file has that name, as they are."""
+    if not is_path(name):
         return name
     path = path_of(name)
     return str(path.resolve()) if path.exists() else name

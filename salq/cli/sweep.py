@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if len(wanted) > options.MAX_COMBINATIONS:
         raise ConfigError(f"This sweep has {len(wanted)} combinations; use at most {options.MAX_COMBINATIONS} at a time.")
     changes = _changes(args)
+    options.check_texts(args)  # all combinations read them
     store, outcomes = open_store(), []
     for number_, (name, bits, size) in enumerate(wanted, start=1):
         label = f"{name} {options.check_spec(bits, size, symmetric=args.symmetric).tag}"

@@ -12,7 +12,7 @@ writes the question of a user, ends that turn, and answers.
 import re
 import zlib
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from jinja2 import TemplateError
@@ -21,6 +21,7 @@ from torch import Tensor
 from salq.core.errors import TextError
 from salq.core.files import atomic_path
 from salq.core.settings import texts_dir
+from salq.data.names import Form
 from salq.data.text import Text
 
 
@@ -59,8 +60,6 @@ class Writing:
     top_p: float = 0.95
 
 
-Form = Literal["self", "chats"]
-"""What is written: documents, or chats of a user and the model. Also the name of the text source, as in `chats:20000`."""
 WRITINGS: dict[Form, Writing] = {"self": Writing(), "chats": Writing(seq_len=320, greedy=0, temperature=0.8)}
 """Chats are shorter, and nearer to what the model says when it is asked: people ask it greedily, or nearly so."""
 MOST_CANDIDATES = 1024

@@ -11,6 +11,8 @@ from typing import Any
 
 from salq.core import settings
 from salq.core.errors import ConfigError, ModelError, TextError
+from salq.data.names import check_source
+from salq.data.text import Role
 from salq.models.catalogue import CATALOGUE
 from salq.runs.requests import CalibrateRequest, ExploreRequest
 
@@ -57,7 +59,7 @@ class Limits:
             self._check_count("specs", len(request.specs), self.max_specs)
             self._check_samples("", {"n_samples": request.n_samples, "seq_len": request.seq_len})
             return
-        self.check_text(request.evaluation.text)
+        self.check_text(request.evaluation.text, "evaluation")
         self.check_evaluation(request.evaluation.windows, request.evaluation.window)
         self._check_recipe(request.recipe_json)
 
@@ -78,10 +80,11 @@ class Limits:
         if self.max_parameters is not None and parameters > self.max_parameters:
             raise ModelError(f"{name} has {parameters / 1e6:.0f} M parameters, above the limit of {self.max_parameters / 1e6:.0f} M {self.where}.")
 
-    def check_text(self, source: str) -> None:
-        """Raise TextError for a text that a visitor of this host may not open."""
+    def check_text(self, source: str, role: Role = "calibration") -> None:
+        """Raise TextError for a text that a visitor of this host may not open, or that cannot serve that role."""
         if not self.own_text and not _PUBLIC_TEXT.match(source):
             raise TextError(f"Text {source!r} is not offered {self.where}; use auto, bundled, wikitext2, c4, self:N or chats:N.")
+        check_source(source, role)
 
     def check_evaluation(self, windows: int, window: int) -> None:
         """Raise ConfigError for more evaluation text than this host scores."""

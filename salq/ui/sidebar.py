@@ -52,7 +52,7 @@ def model_choices(model: str, limits: Limits) -> list[tuple[str, str]]:
 def describe_place(device: str, text: str, limits: Limits) -> list[Any]:
     """Choices of the device and text pickers, and one sentence each about what is in use."""
     from salq.core.device import available_devices, choose_device
-    from salq.data.sources import text_sources
+    from salq.data.names import text_sources
 
     devices = [(label, value) for value, label in available_devices()]
     try:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from salq.cli import main
+from salq.core import settings
+from salq.runs.store import RunStore
 from tests.e2e.commands import Salq, assert_one_sentence
 
 BAD: list[tuple[str, str]] = [
@@ -45,6 +47,15 @@ BAD: list[tuple[str, str]] = [
     ("calibrate --model no-such-model", "no-such-model"),
     ("calibrate --model llama-2-13b --recipe sapr --preset published --device cpu", "GB"),
     ("calibrate --windows 99999999", "windows"),
+    ("calibrate --text no/such.txt", "'no/such.txt' is neither a readable file nor a known text source"),
+    ("calibrate --recipe rtn --eval-text no/such.txt", "'no/such.txt' is neither a readable file"),
+    ("calibrate --text chats:many", "write chats:N with N"),
+    ("calibrate --eval-text self:1000", "for calibration only"),
+    ("sweep --text no/such.txt", "no/such.txt"),
+    ("experiment salq-vs-apiq --text no/such.txt", "no/such.txt"),
+    ("saliency --text no/such.txt", "no/such.txt"),
+    ("errors --text no/such.txt", "no/such.txt"),
+    ("evaluate --model smollm2-135m --text no/such.txt", "no/such.txt"),
     ("recipes magic", "Recipe 'magic'"),
     ("evaluate --model smollm2-135m --recipe rtn --executor fastest", "invalid choice"),
     ("export nothing packed", "not known"),
@@ -59,6 +70,7 @@ BAD: list[tuple[str, str]] = [
 def test_bad_input_is_one_sentence(salq: Salq, words: str, told: str) -> None:
     result = salq(*words.split(), "--json")
     assert_one_sentence(result, told)
+    assert RunStore(settings.runs_dir()).ids() == []
 
 
 @pytest.mark.parametrize("words", ["calibrate --bits 5", "runs show nothing", "calibrate --group-size 100"])

@@ -9,7 +9,8 @@ from salq.core.errors import ConfigError, TextError
 from salq.core.settings import texts_dir
 from salq.data import bundled
 from salq.data.bundled import bundled_text, read_manifest, record
-from salq.data.sources import auto_source, load_text, text_sources
+from salq.data.names import check_source, text_sources
+from salq.data.sources import auto_source, load_text
 from salq.data.text import ROLES, Role, sha256_of
 
 WORDS = "The quick brown fox jumps over the lazy dog, and nobody minds.\n" * 40
@@ -92,25 +93,47 @@ def test_bad_files_are_one_sentence(tmp_path: Path, content: bytes, complaint: s
     path = tmp_path / "mine.txt"
     path.write_bytes(content)
     for role in ROLES:
-        with pytest.raises(TextError, match=complaint):
-            load_text(str(path), role)
+        for use in (load_text, check_source, check_source):  # a bad file stays bad when it is asked again
+            with pytest.raises(TextError, match=complaint):
+                use(str(path), role)
 
 
 @pytest.mark.parametrize("source", ["no/such/file.txt", ".", "wikitext-103", "", "nul\0byte", "x" * 5000, "~nobody/x"])
 def test_what_is_no_source_lists_the_sources(source: str) -> None:
     with pytest.raises(TextError, match=r"neither a readable file nor a known text source \(auto, bundled, wikitext2, c4"):
         load_text(source, "calibration")
+    with pytest.raises(TextError, match=r"neither a readable file nor a known text source \(auto, bundled, wikitext2, c4"):
+        check_source(source, "evaluation")
+
+
+def test_what_can_be_used_is_nothing_to_complain_about_and_a_file_is_looked_at_again_when_it_changed(tmp_path: Path) -> None:
+    for source, _ in text_sources():
+        check_source(source, "calibration")
+    path = tmp_path / "mine.txt"
+    path.write_text(WORDS)
+    for role in ROLES:
+        check_source(str(path), role)
+    path.write_bytes(b"caf\xe9")
+    with pytest.raises(TextError, match="is not UTF-8"):
+        check_source(str(path), "calibration")
+    path.unlink()
+    with pytest.raises(TextError, match="neither a readable file"):
+        check_source(str(path), "calibration")
 
 
 @pytest.mark.parametrize("source", ["self:0", "self:-3", "self:many", "self:1e3", "self:99999999999", "chats:0", "chats:many"])
 def test_absurd_counts_of_own_words(source: str, tiny: object) -> None:
     with pytest.raises(TextError, match="write (self|chats):N with N from 1 to 1000000"):
         load_text(source, "calibration", tiny)  # type: ignore[arg-type]
+    with pytest.raises(TextError, match="write (self|chats):N with N from 1 to 1000000"):
+        check_source(source, "calibration")
 
 
 def test_own_words_are_for_calibration_and_need_a_model() -> None:
     with pytest.raises(TextError, match="for calibration only"):
         load_text("self:100", "evaluation")
+    with pytest.raises(TextError, match="for calibration only"):
+        check_source("chats", "evaluation")
     with pytest.raises(TextError, match="without a model"):
         load_text("self:100", "calibration")
 
