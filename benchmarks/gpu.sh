@@ -89,4 +89,5 @@ step kernels-sweep-22016x4096 kernels.py --sweep --shape 22016x4096
 for shape in 6144x4096 28672x4096 4096x14336; do
   step "kernels-$shape" kernels.py --shape $shape --m 1
 done
+step calibrate-compiled-llama-2-7b gpu_model.py calibrate --bits 2 --compile
 exit $failed

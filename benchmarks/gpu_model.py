@@ -98,7 +98,7 @@ def calibrated(options: argparse.Namespace, choice: DeviceChoice) -> dict[str, A
     host = DeviceChoice(torch.device("cpu"), torch.bfloat16, "the model waits in the host's memory")
     options.blocks = options.blocks or 2
     small = {"data.n_samples": 4, "data.seq_len": 32, "epochs": 1, "rank": 4} if options.shape == "tiny" else {}
-    overrides = {"data.streams_gb": STREAMS_GB} | small
+    overrides = {"data.streams_gb": STREAMS_GB} | small | ({"compile": "block"} if options.compile else {})
     recipe = recipes.get("apiq", preset="published", bits=options.bits[0], group_size=GROUP_SIZE, overrides=overrides)
     assert recipe.data is not None
     with random_llama(options, host) as model:
@@ -111,8 +111,8 @@ def calibrated(options: argparse.Namespace, choice: DeviceChoice) -> dict[str, A
                 streams = event.value
         of = entry_of(options.shape).config["num_hidden_layers"] if options.shape != "tiny" else 2
     return {
-        "shape": options.shape, "weights": "random", "recipe": "apiq, published", "bits": options.bits[0], "group_size": GROUP_SIZE,
-        "rank": recipe.rank, "samples": recipe.data.n_samples, "seq_len": recipe.data.seq_len, "streams": streams,
+        "shape": options.shape, "weights": "random", "recipe": "apiq, published", "compile": options.compile, "bits": options.bits[0],
+        "group_size": GROUP_SIZE, "rank": recipe.rank, "samples": recipe.data.n_samples, "seq_len": recipe.data.seq_len, "streams": streams,
         "block_seconds": seconds, "peak_gb": peak.gb(),
         "extrapolated_minutes": {"blocks": of, "minutes": statistics.median(seconds[1:]) * of / 60, "from": "the blocks after the first"},
     }  # fmt: skip
@@ -310,6 +310,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rank", type=int, default=RANK, help=f"of the adapters (default {RANK})")
     parser.add_argument("--tokens", type=int, help="tokens per round (default: decode 64, prefill 2048)")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--compile", action="store_true", help="calibrate: blocks by torch.compile")
     parser.add_argument("--json", type=Path, help="file to write the result to")
     return parser.parse_args(arguments)
 

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
+from salq.calibration.compiled import check_compiler
 from salq.calibration.fit import FitData
 from salq.calibration.frozen_block import dequantized_block
 from salq.calibration.objectives import AllTargets, channel_weights
@@ -54,13 +55,15 @@ def calibrate(
     saliency: needed when `recipe.needs_saliency`, as a SampledSaliency when `recipe.refresh`.
     device: where blocks are worked on, in float32; the model itself may stay elsewhere.
     Same model, tokens, recipe, seed and device: same codes, resumed or not.
-    Raises ShapeError before any work when the group size or the rank does not fit, Diverged for a loss that is not finite, ModelError for inputs
-    of a linear that are not.
+    Raises, before any work, ShapeError when the group size or the rank does not fit and ConfigError when what compiles is not installed; later
+    Diverged for a loss that is not finite, ModelError for inputs of a linear that are not.
     """
     device = device or model.device
     total = model.n_blocks if n_blocks is None else min(n_blocks, model.n_blocks)
     _check_shapes(recipe, matrix_shapes(model))
     _check_inputs(model, tokens, recipe, saliency, total)
+    if recipe.compile is not None:
+        check_compiler(device)
     source = source_of(recipe, saliency, model, blocks, total)
     blocks.claim(origin_of(model, tokens, recipe, seed))
     started = time.monotonic()

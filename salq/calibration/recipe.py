@@ -118,6 +118,10 @@ class Recipe(BaseModel):
     rounding: Literal["compensated"] | None = Field(
         default=None, description="compensated: each column's rounding error is made up for by the columns after it (GPTQ); none: to nearest."
     )
+    compile: Literal["block"] | None = Field(
+        default=None,
+        description="block: each block's passes by torch.compile, which takes half a minute once and makes every step faster; none: as they come.",
+    )
     mixed: Annotated[tuple[SpecRule, ...] | None, BeforeValidator(rules_of)] = Field(
         default=None, description="Other grids for some matrices, first fit wins, such as *.down_proj:w4g64 0.*:w8g64; none: all alike."
     )

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from salq.calibration.compiled import compile_block
 from salq.calibration.engine import calibrate
 from salq.calibration.estimate import BACKWARD, FORWARD
 from salq.calibration.fit import FitData, StartLosses, new_optimizer, run_stage
@@ -89,6 +90,8 @@ def calibration_speed(model: Llama, recipe: Recipe, *, blocks: int = 2, rounds: 
     with step_precision(model.device):  # the textbook's loop gets what salq's takes by itself
         (default,) = _in_turns(textbook[:1], rounds, steps)
         keep_freed_memory()
+        if recipe.compile is not None:
+            compile_block(student.block)
         own, plain = _in_turns([_ours(student, stage, fit_data), textbook[1]], rounds, steps)
     difference = max(abs(one - other) / abs(other) for one, other in zip(own.losses, plain.losses, strict=True))
     if not difference < SAME_LOSS[model.dtype]:

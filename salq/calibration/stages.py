@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 import torch
 from torch import nn
 
+from salq.calibration.compiled import compilation_failure, compile_block
 from salq.calibration.fit import Factors, FitData, StartLosses, loss_terms, losses_at_start, new_optimizer, run_stage
 from salq.calibration.linears import fit_linears
 from salq.calibration.recipe import Fit, Recipe
@@ -24,6 +25,8 @@ def fit_block(
     stages, details = recipe.active_stages, Details()
 
     def fit(part: Student, part_data: FitData, number: int) -> Iterator[StepDone]:
+        if recipe.compile is not None:
+            compile_block(part.block)
         starts = block_starts(stages, part, part_data)
         _add(details, start_details(stages[0], part, part_data, starts[0]))
         shared = new_optimizer(stages, part) if recipe.optimizer_state == "kept" else None
@@ -31,10 +34,15 @@ def fit_block(
             generator = random(1 + index + number * len(stages))
             yield from run_stage(stage, part, part_data, generator, start=start, optimizer=shared)
 
-    if recipe.granularity == "linear":
-        yield from fit_linears(stages, student, teacher, streams, data, fit)
-    else:
-        yield from fit(student, data, 0)
+    try:
+        if recipe.granularity == "linear":
+            yield from fit_linears(stages, student, teacher, streams, data, fit)
+        else:
+            yield from fit(student, data, 0)
+    except Exception as error:
+        if (failure := compilation_failure(error)) is not None:
+            raise failure from error
+        raise
     return details
 
 

@@ -34,6 +34,7 @@ def add(commands: options.Commands) -> None:
     options.add_model(calibrate)
     calibrate.add_argument("--blocks", type=int, default=2, metavar="N", help="blocks to calibrate (default 2)")
     calibrate.add_argument("--rounds", type=int, default=8, metavar="N", help="rounds of four optimizer steps of either loop (default 8)")
+    calibrate.add_argument("--compile", action="store_true", help="with salq's steps by torch.compile, which takes half a minute first")
     _common(calibrate, bits="3")
 
 
@@ -77,12 +78,13 @@ def run_calibrate(args: argparse.Namespace) -> int:
 
     _positive(blocks=args.blocks, rounds=args.rounds)
     model = load_model(options.placed_model(args.model), device=args.device)
+    overrides = {"compile": "block"} if args.compile else {}
     speeds = []
     for spec in _specs(args):
-        recipe = recipes.get("apiq", bits=spec.bits, group_size=spec.group_size, symmetric=spec.symmetric)
+        recipe = recipes.get("apiq", bits=spec.bits, group_size=spec.group_size, symmetric=spec.symmetric, overrides=overrides)
         speed = calibration_speed(model, recipe, blocks=args.blocks, rounds=args.rounds)
         speeds.append({"spec": spec.tag, **dataclasses.asdict(speed), "ratio": speed.ratio, "matmul_share": speed.matmul_share})
-    about = {"model": args.model, "recipe": "apiq", "preset": "quick", "blocks": args.blocks}
+    about = {"model": args.model, "recipe": "apiq", "preset": "quick", "compile": args.compile, "blocks": args.blocks}
     header = ["grid", "ms per step", "times textbook", "s per block", "GFLOP per block", "share of matmul rate"]
     cells = [
         [

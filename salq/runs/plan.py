@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from salq.calibration.compiled import check_compiler
 from salq.calibration.estimate import OVERHEAD, Estimate, estimate, machine_speed
 from salq.core.device import DeviceChoice, available_memory_gb, choose_device
 from salq.core.errors import ResourceError, ShapeError
@@ -38,8 +39,8 @@ class Plan:
 def plan(request: CalibrateRequest, *, config: Mapping[str, Any] | None = None) -> Plan:
     """Check a request and estimate it. `config`: the model's, when it is at hand; a catalogue model needs no download for it.
 
-    Raises the errors of `Limits.check`, ShapeError for a group size or rank that does not fit, ConfigError for a device that is not there,
-    and those of `resolve` for a model that is not in the catalogue.
+    Raises the errors of `Limits.check`, ShapeError for a group size or rank that does not fit, ConfigError for a device or a compiler that is not
+    there, and those of `resolve` for a model that is not in the catalogue.
     """
     limits = Limits.here()
     limits.check(request)
@@ -51,6 +52,8 @@ def plan(request: CalibrateRequest, *, config: Mapping[str, Any] | None = None) 
     check_rules(request.recipe.mixed, linear_shapes(config))
     check_shapes(request, shapes)
     choice = choose_device(request.device)
+    if request.recipe.compile is not None:
+        check_compiler(choice.device)
     tokens = request.evaluation.windows * request.evaluation.window
     expected = estimate(SimpleNamespace(**config), request.recipe, n_blocks=n_blocks, device=choice.device, evaluation_tokens=tokens)
     return Plan(choice, expected, request.recipe.size(shapes, parameters), parameters, n_blocks)
