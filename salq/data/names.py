@@ -1,7 +1,4 @@
-"""What a text source is by its name, before anything is used: known words, how much a model writes, whether a file reads. Light.
-
-check_source("notes.txt", "calibration")      # TextError when it is missing, empty, too large, or not UTF-8
-"""
+"""What a text source is by its name, before anything is used: known words, how much a model writes, whether a file reads. Light."""
 
 import re
 from functools import lru_cache
@@ -19,8 +16,8 @@ FORMS: tuple[Form, Form] = ("self", "chats")
 SELF_TOKENS = 20_000
 MOST_SELF_TOKENS = 1_000_000
 MOST_FILE_BYTES = 200_000_000
-WORDS = ("auto", "bundled", *CORPORA, *FORMS)
-"""Sources that are no path."""
+WORDS = ("auto", "bundled", *CORPORA)
+"""Sources that are neither written by the model nor a path."""
 _WRITTEN = re.compile(r"(self|chats):(\d+)")
 
 
