@@ -107,12 +107,11 @@ def test_on_a_slow_line_the_fields_of_the_choice_before_change_nothing(served: S
     line = page.context.new_cdp_session(page)
     line.send("Network.emulateNetworkConditions", {"offline": False, "latency": 700, "downloadThroughput": -1, "uploadThroughput": -1})
     choose(page, "SAPR (saliency-regularized ApiQ)")
-    page.wait_for_timeout(2_000)  # the server has drawn the new fields, the fold that opens now does not know them yet
+    page.wait_for_timeout(2_000)  # the server has most likely drawn the new fields, and the fold that opens now does not know them yet
     page.locator("#calibrate-advanced button").first.click()
     page.locator("#set-adapter-rank input").fill("4")
     expect(page.locator("#calibrate-settings-of")).to_contain_text("Settings of sapr, preset quick")
-    expect(page.locator("#set-adapter-rank input")).to_have_value("8")
-    advanced(page, adapter__rank="4")
+    advanced(page, adapter__rank="2")
 
 
 def test_the_command_and_the_estimate_follow_the_form(served: Served, visit: Visit) -> None:
