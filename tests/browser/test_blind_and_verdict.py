@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Served, Visit, choose, drawn
+from tests.browser.conftest import Served, Visit, choose, drawn, enter
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -44,7 +44,7 @@ def open_blind(page: Page) -> None:
 
 
 def ask(page: Page, prompt: str) -> None:
-    page.locator("#blind-prompt textarea, #blind-prompt input").first.fill(prompt)
+    enter(page.locator("#blind-prompt textarea, #blind-prompt input").first, prompt)
     page.locator("#blind-ask").click()
 
 

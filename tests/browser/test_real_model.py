@@ -1,12 +1,13 @@
 """The path of a first visitor on the real default model: an insight at once, two blocks calibrated, a chat side by side."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import Served, Visit, drawn, serving
+from tests.browser.conftest import Served, Visit, drawn, enter, serving
 from tests.helpers import link_models
 
 pytestmark = [pytest.mark.browser, pytest.mark.real_model, pytest.mark.timeout(900)]
@@ -43,7 +44,8 @@ def test_a_first_visit(served: Served, visit: Visit) -> None:
     page.locator("#calibrate-blocks input").fill("2")
     page.locator("#calibrate-advanced button").first.click()
     for path, value in (("data-n_samples", "4"), ("stages-0-epochs", "2")):
-        page.locator(f"#set-{path} input").fill(value)
+        enter(page.locator(f"#set-{path} input"), value)
+    expect(page.locator("#calibrate-command textarea")).to_have_value(re.compile(r"epochs=2.*data\.n_samples=4"))
     page.locator("#calibrate-start").click()
     expect(page.locator("#calibrate-results")).to_contain_text("Perplexity", timeout=LONG_MS)
     assert drawn(page, "calibrate-errors")["traces"][0]["size"] == [2]
