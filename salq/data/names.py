@@ -67,7 +67,7 @@ def read_file(source: str) -> str:
     except UnicodeDecodeError as error:
         raise TextError(f"{source} is not UTF-8 (byte {error.start} is 0x{error.object[error.start]:02x}); save it as UTF-8 text.") from error
     except (OSError, ValueError) as error:
-        raise TextError(f"{source!r} is neither a readable file nor a known text source ({known}).") from error
+        raise TextError(f"{source!r} is neither a readable file nor a known text source ({known}); mend the path, or use one of these.") from error
     if not content.strip():
         raise TextError(f"{path.name} is empty; give a UTF-8 text of at least a few thousand words.")
     return content
