@@ -25,10 +25,10 @@ def fit_block(
     stages, details = recipe.active_stages, Details()
 
     def fit(part: Student, part_data: FitData, number: int) -> Iterator[StepDone]:
-        if recipe.compile is not None:
-            compile_block(part.block)
         starts = block_starts(stages, part, part_data)
         _add(details, start_details(stages[0], part, part_data, starts[0]))
+        if recipe.compile is not None:  # not before: compiled passes go backward once, and the details ask for each term's gradient
+            compile_block(part.block)
         shared = new_optimizer(stages, part) if recipe.optimizer_state == "kept" else None
         for index, (stage, start) in enumerate(zip(stages, starts, strict=True)):
             generator = random(1 + index + number * len(stages))

@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.backends.debugging import aot_eager
 
 from salq.calibration import compiled, stages
 from salq.calibration.engine import calibrate
 from salq.calibration.recipe import CalibrationData, Fit, Recipe
 from salq.calibration.regularizers import WeightPreservation
 from salq.calibration.store import MemoryBlocks
+from salq.calibration.student import Student
 from salq.core.errors import ConfigError
 from salq.models.llama import Llama
 from salq.quant.adapter import LoRA
@@ -55,10 +57,10 @@ def test_all_blocks_are_the_same_graphs_and_learn_what_they_learn_without(
     graphs: dict[int, int] = {}
     blocks = MemoryBlocks()
 
-    def count(graph: torch.fx.GraphModule, _: list[Any]) -> Any:
+    def count(graph: torch.fx.GraphModule, inputs: list[Any]) -> Any:
         block = sum(blocks.has(index) for index in range(tiny.n_blocks))
         graphs[block] = graphs.get(block, 0) + 1
-        return graph.forward
+        return aot_eager(graph, inputs)
 
     with_backend(count)
     list(calibrate(tiny, tokens, recipe(compile="block", granularity=granularity), blocks))
@@ -69,6 +71,23 @@ def test_all_blocks_are_the_same_graphs_and_learn_what_they_learn_without(
         for name, linear in blocks.load(index).items():
             torch.testing.assert_close(linear.scale, plain.load(index)[name].scale, rtol=1e-2, atol=1e-5)
             torch.testing.assert_close(linear.lora_B, plain.load(index)[name].lora_B, rtol=1e-1, atol=1e-3)
+
+
+def test_what_is_measured_before_the_first_step_is_not_compiled(
+    tiny: Llama, tokens: Tensor, with_backend: Callable[[Backend], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled passes go backward once: with the real compiler, a second term's gradient is an error."""
+    seen: list[bool] = []
+    measure = stages.start_details
+
+    def look(stage: Fit, student: Student, *rest: Any) -> dict[str, float]:
+        seen.append(student.block._compiled_call_impl is not None)
+        return measure(stage, student, *rest)
+
+    monkeypatch.setattr(stages, "start_details", look)
+    with_backend(aot_eager)
+    list(calibrate(tiny, tokens, recipe(compile="block"), MemoryBlocks()))
+    assert seen == [False] * tiny.n_blocks
 
 
 def test_without_a_compiler_it_is_refused_before_any_work(tiny: Llama, tokens: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
