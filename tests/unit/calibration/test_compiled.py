@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,7 @@ def with_backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Backend]
         monkeypatch.setattr(stages, "compile_block", lambda block: nn.Module.compile(block, backend=backend, dynamic=False))
         monkeypatch.setattr(compiled.shutil, "which", lambda name: name)
 
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # checks of shapes at run time cannot be traced
     torch._dynamo.reset()
     yield use
     torch._dynamo.reset()
