@@ -123,7 +123,7 @@ class Recipe(BaseModel):
         description="block: each block's passes by torch.compile, which takes half a minute once and makes every step faster; none: as they come.",
     )
     mixed: Annotated[tuple[SpecRule, ...] | None, BeforeValidator(rules_of)] = Field(
-        default=None, description="Other grids for some matrices, first fit wins, such as *.down_proj:w4g64 0.*:w8g64; none: all alike."
+        default=None, description="Other grids for some matrices, first fit wins, such as 0.mlp.down_proj:w8g64 *.down_proj:w4g64; none: all alike."
     )
 
     @model_validator(mode="after")

@@ -166,6 +166,7 @@ def test_nothing_is_cut_off_and_every_control_has_a_label_and_help(served: Serve
     page.locator("#calibrate-advanced button").first.click()
     expect(page.locator("#set-adapter-rank")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    expect(page.locator("#set-mixed")).to_contain_text("*.down_proj:w4g64")  # Markdown would take a second asterisk for emphasis
     names = ["calibrate-preset", "calibrate-blocks", "calibrate-seed", "calibrate-title"]
     names += page.evaluate("[...document.querySelectorAll('[id^=set-]')].map((one) => one.id)")
     assert len(names) > 12
